@@ -1,0 +1,123 @@
+"""What every data set offers, whatever its files look like, and the guard that keeps masks from training.
+
+The readers (`voc`, `folder`, `scenes`) are the only place that knows file layouts. Training of methods and
+refiners receives `WithoutMasks(dataset)`, so weak supervision is a property of the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from wsss.errors import DataError
+from wsss.types import ClassInfo, Sample
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Images with image-level labels, in named splits."""
+
+    @property
+    def name(self) -> str:
+        """Short name for reports and result files."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K + 1 names; the first is "background"."""
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        """What is known of the K foreground classes, in order."""
+
+    @property
+    def context_names(self) -> dict[int, str]:
+        """Names of the values of context maps (co-occurring backgrounds); empty where there are none."""
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """Image ids of a split, in a fixed order. Raises `DataError` for an unknown split."""
+
+    def image_labels(self, image_id: str) -> np.ndarray:
+        """Classes present; (K,), bool. Reads no image."""
+
+    def is_tagged(self, image_id: str) -> bool:
+        """False where nothing at all is known about the image's classes (it is not trained on)."""
+
+    def scene_words(self, image_id: str) -> tuple[str, ...]:
+        """Words for the visible background, where the data set has them."""
+
+    def image_size(self, image_id: str) -> tuple[int, int]:
+        """(height, width) in pixels as `sample` gives it, read from the file's header where possible."""
+
+    def sample(self, image_id: str, *, with_mask: bool = False) -> Sample:
+        """Decode one image; its mask too on request. Raises `DataError` naming the file."""
+
+    def has_masks(self, split: str) -> bool:
+        """Whether true masks of the split can be read (for scoring)."""
+
+    def context(self, image_id: str) -> np.ndarray | None:
+        """Context map for scoring (values of `context_names`, else 0); (H, W), uint8; None if unknown."""
+
+    def fingerprint(self) -> str:
+        """Changes when anything that a stage reads from the data set changes; hexadecimal."""
+
+
+class WithoutMasks:
+    """A data set as training may see it: the same, but masks and context maps can't be read.
+
+    Args:
+        dataset: any data set.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.name = dataset.name
+        self.class_names = dataset.class_names
+        self.classes = dataset.classes
+        self.context_names: dict[int, str] = {}
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        return self._dataset.ids(split)
+
+    def image_labels(self, image_id: str) -> np.ndarray:
+        return self._dataset.image_labels(image_id)
+
+    def is_tagged(self, image_id: str) -> bool:
+        return self._dataset.is_tagged(image_id)
+
+    def scene_words(self, image_id: str) -> tuple[str, ...]:
+        return self._dataset.scene_words(image_id)
+
+    def image_size(self, image_id: str) -> tuple[int, int]:
+        return self._dataset.image_size(image_id)
+
+    def sample(self, image_id: str, *, with_mask: bool = False) -> Sample:
+        if with_mask:
+            raise DataError(
+                f"Training of methods and refiners asked for the mask of {image_id}. "
+                "Only evaluation reads masks; train on image labels, or use `segmentation.target: masks`."
+            )
+        return self._dataset.sample(image_id).without_mask()
+
+    def has_masks(self, split: str) -> bool:
+        return False
+
+    def context(self, image_id: str) -> np.ndarray | None:
+        return None
+
+    def fingerprint(self) -> str:
+        return self._dataset.fingerprint()
+
+
+def tagged_ids(dataset: Dataset, split: str) -> tuple[str, ...]:
+    """Ids of a split that may be trained on: those whose tags are known (possibly none present)."""
+    return tuple(image_id for image_id in dataset.ids(split) if dataset.is_tagged(image_id))
+
+
+def occurring_classes(dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
+    """How many of the images hold each foreground class; (K,), int64."""
+    counts = np.zeros(len(dataset.class_names) - 1, dtype=np.int64)
+    for image_id in ids:
+        counts += dataset.image_labels(image_id)
+    return counts

@@ -1,0 +1,130 @@
+"""`voc`: a tree laid out like PASCAL VOC 2012, with any class list.
+
+```
+JPEGImages/ID.jpg      ImageSets/Segmentation/SPLIT.txt      Annotations/ID.xml
+SegmentationClass/ID.png, SegmentationClassAug/ID.png
+```
+Image-level labels are the names of all objects in the XML files, difficult ones included, as in the reference
+code of all methods here; or they come from a tags file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final, Literal
+from xml.etree import ElementTree
+
+from pydantic import Field
+
+from wsss.data.classes import ClassList, named_classes
+from wsss.data.file_dataset import FileDataset, FilesConfig, existing_folder
+from wsss.data.image_folder import ImageFolder
+from wsss.data.splits import Splits, lists_in
+from wsss.data.tags import Labels, read_tag_rows, tag_table
+from wsss.errors import DataError
+
+VOC_CLASSES: Final = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+class VocConfig(FilesConfig):
+    """A tree in the layout of PASCAL VOC 2012; the default classes are VOC's 20."""
+
+    kind: Literal["voc"] = "voc"
+    mask_folder: Path = Field(
+        Path("SegmentationClass"),
+        description="True masks for scoring; SegmentationClassAug holds those of train_aug as well.",
+    )
+    tags: Path | None = Field(
+        None,
+        description="CSV file `image,labels[,scene]` to take labels from, in place of Annotations/*.xml.",
+    )
+
+
+class XmlLabels:
+    """Labels from VOC annotations, read when first asked for; an image without an annotation is untagged.
+
+    Args:
+        folder: of the files `<id>.xml`.
+        classes: the classes of the data set.
+    """
+
+    def __init__(self, folder: Path, classes: ClassList) -> None:
+        self._folder, self._classes = folder, classes
+        self._known: dict[str, tuple[int, ...] | None] = {}
+
+    def classes_of(self, image_id: str) -> tuple[int, ...] | None:
+        """Places 0…K-1 of the classes present.
+
+        Raises:
+            DataError: the annotation is damaged or names an unknown class.
+        """
+        if image_id not in self._known:
+            self._known[image_id] = self._read(self._folder / f"{image_id}.xml")
+        return self._known[image_id]
+
+    def scene_words(self, image_id: str) -> tuple[str, ...]:
+        return ()
+
+    def digest(self) -> str:
+        found = hashlib.sha256()
+        for path in sorted(self._folder.glob("*.xml")):
+            found.update(repr((path.name, path.read_bytes())).encode())
+        return found.hexdigest()
+
+    def _read(self, path: Path) -> tuple[int, ...] | None:
+        try:
+            document = ElementTree.fromstring(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ElementTree.ParseError, OSError, ValueError) as error:
+            raise DataError(f"Annotation {path} can't be read ({error}). Replace it.") from error
+        names = [(item.findtext("name") or "").strip() for item in document.findall("object")]
+        return tuple(sorted({self._classes.require(name, str(path)) for name in names}))
+
+
+def open_voc(config: VocConfig, root: Path | None = None) -> FileDataset:
+    """Open a VOC tree; lists and annotations are read when first asked for.
+
+    Args:
+        config: where everything lies.
+        root: what a relative `config.root` is relative to; the working directory by default.
+
+    Raises:
+        DataError: something is missing or not as expected.
+    """
+    base = config.base(root)
+    images = ImageFolder(existing_folder(base / "JPEGImages", "root"))
+    classes = config.listed_classes(base) or named_classes(VOC_CLASSES, "the classes of PASCAL VOC")
+    masks = base / config.mask_folder
+    return FileDataset(
+        name=config.short_name(base),
+        images=images,
+        classes=classes,
+        labels=_labels(config, base, images, classes),
+        splits=Splits(
+            images,
+            lists=lists_in(base / "ImageSets" / "Segmentation"),
+            first_word_only=True,
+            missing_images=config.missing_images,
+        ),
+        masks=masks if masks.is_dir() else None,  # trees without any mask can be trained on
+        context=config.context_maps(base),
+        max_pixels=config.max_pixels,
+    )
+
+
+def _labels(config: VocConfig, base: Path, images: ImageFolder, classes: ClassList) -> Labels:
+    if config.tags is not None:
+        path = base / config.tags
+        return tag_table(read_tag_rows(path), path, images, classes, missing_images=config.missing_images)
+    folder = base / "Annotations"
+    if not folder.is_dir():
+        raise DataError(
+            f"There is no folder {folder} to take labels from. Add the annotations, or name a CSV file "
+            "as `tags`."
+        )
+    return XmlLabels(folder, classes)
