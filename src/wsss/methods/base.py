@@ -1,0 +1,190 @@
+"""What a method is: a network trained from image labels that gives class activation maps.
+
+One file per method, `wsss/methods/<name>.py` (or any file, given by its path): it holds exactly one `Method`
+subclass, which `find_method` imports by name. Nothing else in the library changes when a method is added.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from wsss.checks import nearest
+from wsss.data.dataset import Dataset
+from wsss.errors import RecipeError, WeightsError
+from wsss.models.clip import ImageTextTeacher
+from wsss.types import Batch, ClassInfo, Paper
+
+
+class MethodConfig(BaseModel):
+    """Hyper-parameters that every method has; subclasses add their own, defaults = published values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def with_class_texts(self, classes: Sequence[ClassInfo]) -> Self:
+        """Fill texts that the recipe leaves open from the data set's class descriptions; default: nothing."""
+        return self
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Models that a method uses but never trains; kept out of its `state_dict`.
+
+    Args:
+        teacher: image-text matcher (CLIP family), for methods guided by language.
+        tag_classifier: trained multi-label classifier, (B, 3, H, W) -> (B, K) logits (CLIMS ablation).
+    """
+
+    teacher: ImageTextTeacher | None = None
+    tag_classifier: nn.Module | None = None
+
+
+class Method(nn.Module, ABC):
+    """A network trained from image labels alone.
+
+    Args:
+        config: the method's own `Config`.
+        class_names: K + 1 names, the first "background".
+        frozen: frozen helpers; `needs` says which are required.
+
+    Attributes:
+        presets: named sets of hyper-parameters, applied before the recipe's own values.
+        needs: names of the `Frozen` fields that `config` requires.
+        supervision: I (image labels), I+L (and language), I+S (and saliency).
+        mean, std: statistics that images are normalised with, RGB in [0, 1].
+    """
+
+    paper: ClassVar[Paper]
+    Config: ClassVar[type[MethodConfig]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    supervision: ClassVar[str] = "I"
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __init__(self, config: MethodConfig, class_names: Sequence[str], frozen: Frozen) -> None:
+        super().__init__()
+        self.config = config
+        self.class_names = tuple(class_names)
+        self.frozen = frozen  # a plain dataclass: its models are no submodules, so never in state_dict
+        for helper in vars(frozen).values():
+            if isinstance(helper, nn.Module):
+                helper.requires_grad_(False).eval()
+
+    @property
+    def num_foreground(self) -> int:
+        """K."""
+        return len(self.class_names) - 1
+
+    @classmethod
+    def needs(cls, config: Any) -> tuple[str, ...]:
+        """Which `Frozen` fields this configuration requires."""
+        return ()
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted; the trainer sums and logs them."""
+
+    @abstractmethod
+    def cams(self, images: Tensor) -> Tensor:
+        """Class activation maps (B, K, h, w) of images (B, 3, H, W): non-negative, unnormalised."""
+
+    def prepare(self, dataset: Dataset, cache_dir: Path) -> None:
+        """One-off work before training; default: nothing."""
+
+    def initialise(self, state: Mapping[str, Tensor]) -> None:
+        """Start from the weights of the recipe's `initialise` method; default: all must fit."""
+        try:
+            self.load_state_dict(dict(state))
+        except RuntimeError as error:  # torch's list of what is missing, unexpected or of another shape
+            problem = " ".join(str(error).split())
+            raise WeightsError(
+                f"{type(self).__name__} can't start from these weights: {problem[:300]} "
+                "Use the same backbone and classes in `initialise` and `method`."
+            ) from error
+
+    def parameter_groups(self, base_lr: float) -> list[dict[str, Any]]:
+        """Backbone at the base rate, everything else at ten times it."""
+        backbone = [p for n, p in self.named_parameters() if n.startswith("backbone.") and p.requires_grad]
+        others = [p for n, p in self.named_parameters() if not n.startswith("backbone.") and p.requires_grad]
+        return [{"params": backbone, "lr": base_lr}, {"params": others, "lr": 10 * base_lr}]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Move frozen helpers together with the method."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for helper in vars(self.frozen).values():
+            if isinstance(helper, nn.Module):
+                helper._apply(fn)  # type: ignore[no-untyped-call]
+        return self
+
+
+def list_methods() -> tuple[str, ...]:
+    """Names of the methods in the package."""
+    folder = Path(__file__).parent
+    return tuple(
+        sorted(
+            m.name
+            for m in pkgutil.iter_modules([str(folder)])
+            if m.name != "base" and not m.name.startswith("_")
+        )
+    )
+
+
+def find_method(name: str) -> type[Method]:
+    """The `Method` class called `name`, or the one in the Python file at the path `name`.
+
+    Raises:
+        RecipeError: no such method, or its file does not define exactly one.
+    """
+    if name.endswith(".py"):
+        module = _import_file(Path(name))
+    elif name in list_methods():
+        module = importlib.import_module(f"wsss.methods.{name}")
+    else:
+        raise RecipeError(f"Unknown method `{name}`. {nearest(name, list_methods())}")
+    found: type[Method] = single_subclass(module, Method)
+    return found
+
+
+def single_subclass(module: ModuleType, base: type[Any]) -> Any:
+    """The one concrete subclass of `base` that `module` itself defines."""
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and not inspect.isabstract(value)
+    ]
+    if len(found) != 1:
+        names = [value.__name__ for value in found] or "none"
+        raise RecipeError(
+            f"{module.__file__} must define exactly one {base.__name__} subclass; got {names}. "
+            "Put each into a file of its own."
+        )
+    return found[0]
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise RecipeError(
+            f"There is no method file {path}. Give the path of a Python file that defines a Method."
+        )
+    spec = importlib.util.spec_from_file_location(f"wsss_method_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

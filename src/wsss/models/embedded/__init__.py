@@ -1,0 +1,10 @@
+"""The small models shipped with the package, and the programs that train and measure them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+CLIP_FOLDER: Final = Path(__file__).parent / "clip"
+
+__all__ = ["CLIP_FOLDER"]

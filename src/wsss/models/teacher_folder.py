@@ -1,0 +1,151 @@
+"""The files of a teacher's checkpoint in Hugging Face's format: what they say, and how they are written.
+
+Beside the usual files there may be `teacher.json`, a card with the prompt template and how it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from wsss.errors import WeightsError
+from wsss.training.checkpoint import TEMPORARY_PREFIX
+
+PROMPT_TEMPLATE: Final = "a photo of {}."  # CLIMS (improved), QA-CLIMS
+CARD: Final = "teacher.json"
+
+
+def read_statistics(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of a checkpoint's input, from its preprocessor file.
+
+    Raises:
+        WeightsError: the checkpoint does not say.
+    """
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        settings = read_json(folder / file)
+        settings = settings.get("image_processor", settings)
+        if "image_mean" in settings and "image_std" in settings:
+            return triple(settings["image_mean"]), triple(settings["image_std"])
+    raise WeightsError(
+        f"{folder} does not say how its images are normalised. "
+        "Add preprocessor_config.json with image_mean and image_std, as the checkpoint's source has it."
+    )
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What the checkpoint's own card says (prompt template, words, how it was made); empty without one."""
+    return read_json(folder / CARD)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path} is no readable JSON file ({error}). Restore it.") from error
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def has_safetensors(folder: Path, *, allow_pickle: bool) -> bool:
+    """Whether the weights are safetensors.
+
+    Raises:
+        WeightsError: there are none, or only a pickle and `allow_pickle` is false.
+    """
+    if any(folder.glob("*.safetensors")):
+        return True
+    if not any(folder.glob("pytorch_model*.bin")):
+        raise WeightsError(
+            f"{folder} holds no weights. Expected model.safetensors; fetch or copy the checkpoint again."
+        )
+    if not allow_pickle:
+        raise WeightsError(
+            f"{folder} holds its weights as pickle only, which can run foreign code. Use a checkpoint with "
+            "model.safetensors, or pass `allow_pickle=True` (its tensors alone are read)."
+        )
+    return False
+
+
+def triple(values: Sequence[float]) -> tuple[float, float, float]:
+    """Three numbers as a tuple of floats."""
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def save_teacher(
+    folder: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    prompt_template: str = PROMPT_TEMPLATE,
+    half: bool = False,
+    card: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint that `load_teacher` and transformers load; the folder appears when it is complete.
+
+    Args:
+        folder: where to; an existing folder is replaced.
+        model: a `CLIPModel` or `SiglipModel`.
+        tokenizer: its tokenizer.
+        mean: mean of its input, RGB in [0, 1].
+        std: standard deviation of its input.
+        prompt_template: text with one `{}`.
+        half: store float16 (half the size; loaded as float32 again).
+        card: what else to say in `teacher.json`; plain data.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
+    config: Any = model.config
+    try:
+        tokenizer.save_pretrained(temporary)
+        config.architectures = [type(model).__name__]
+        config.save_pretrained(temporary)
+        tensors = {name: _stored(value, half=half) for name, value in sorted(model.state_dict().items())}
+        safetensors.torch.save_file(tensors, temporary / "model.safetensors", {"format": "pt"})
+        _write_json(temporary / "preprocessor_config.json", _preprocessor(config, mean, std))
+        _write_json(temporary / CARD, {"prompt_template": prompt_template, **dict(card or {})})
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _stored(value: Tensor, *, half: bool) -> Tensor:
+    value = value.detach().cpu()
+    return (value.half() if half and value.is_floating_point() else value).clone().contiguous()
+
+
+def _preprocessor(config: Any, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    size = int(config.vision_config.image_size)
+    is_clip = config.model_type == "clip"
+    return {
+        "image_processor_type": "CLIPImageProcessor" if is_clip else "SiglipImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": 3,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [float(value) for value in mean],
+        "image_std": [float(value) for value in std],
+    }
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
