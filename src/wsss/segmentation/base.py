@@ -1,0 +1,71 @@
+"""What a segmentation net is: logits of all classes for images, and losses against a target mask."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal, TypeAlias
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsss.errors import ShapeError
+from wsss.segmentation.losses import balanced_cross_entropy, cross_entropy, labels_at
+from wsss.types import Batch
+
+Loss: TypeAlias = Literal["cross_entropy", "balanced"]
+LossAt: TypeAlias = Literal["grid", "image"]
+
+
+class SegmentationNet(nn.Module, ABC):
+    """A network trained on masks; satisfies `wsss.training.loop.Trainable`.
+
+    Args:
+        num_classes: K + 1.
+        loss: "cross_entropy" (mean over pixels) or "balanced" (half background, half foreground).
+        loss_at: "grid" compares with the mask shrunk to the output's grid, "image" enlarges the logits.
+
+    Attributes:
+        mean, std: statistics that images are normalised with, RGB in [0, 1].
+    """
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __init__(self, num_classes: int, *, loss: Loss = "cross_entropy", loss_at: LossAt = "grid") -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self._loss = balanced_cross_entropy if loss == "balanced" else cross_entropy
+        self._loss_at = loss_at
+
+    @abstractmethod
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """All logits that are trained, each (B, C, h, w) on a grid of its own; the last is the prediction."""
+
+    @abstractmethod
+    def parameter_groups(self, base_lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups with their learning rates."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Scores of all classes (B, C, h, w) for normalised images (B, 3, H, W)."""
+        return list(self.outputs(images).values())[-1]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """One loss for each output, against `batch.aligned["target"]` ((B, H, W), uint8, label space).
+
+        Raises:
+            ShapeError: the batch has no target.
+        """
+        target = batch.aligned.get("target")
+        if target is None:
+            names = sorted(batch.aligned) or "nothing"
+            raise ShapeError(
+                f'`batch.aligned["target"]` must hold the masks to train on; got {names}. '
+                "Give the loader `aligned=` a function that reads them."
+            )
+        losses = {}
+        for name, logits in self.outputs(batch.images).items():
+            if self._loss_at == "image":
+                size = target.shape[-2:]
+                logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            losses[name] = self._loss(logits, labels_at(target, (logits.shape[2], logits.shape[3])))
+        return losses

@@ -1,0 +1,107 @@
+"""From a trained segmentation net to predicted masks on disk: indexed PNGs of the images' own sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss.data.dataset import Dataset
+from wsss.data.masks_png import write_mask
+from wsss.segmentation.base import SegmentationNet
+from wsss.segmentation.config import SegmentationConfig
+from wsss.training.journal import Progress
+
+_MOST_PIXELS: Final = 16 * 512 * 512  # of one batch; larger images come in smaller batches
+
+
+@torch.no_grad()
+def probabilities(
+    net: SegmentationNet, images: Tensor, *, scales: Sequence[float] = (1.0,), flip: bool = False
+) -> Tensor:
+    """Class probabilities at full size, averaged over scales and mirrored images.
+
+    Logits are enlarged bilinearly (align_corners=False) before the softmax.
+
+    Args:
+        net: in evaluation mode.
+        images: normalised; (B, 3, H, W).
+        scales: image scales; the images are resized bilinearly.
+        flip: also average with the mirrored image at every scale.
+
+    Returns:
+        (B, C, H, W), in [0, 1], summing to one over the classes.
+    """
+    height, width = images.shape[-2:]
+    total = images.new_zeros((len(images), net.num_classes, height, width))
+    for scale in scales:
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        scaled = images
+        if size != (height, width):
+            scaled = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        for is_mirrored in (False, True) if flip else (False,):
+            logits = net.logits(scaled.flip(3) if is_mirrored else scaled)
+            logits = logits.flip(3) if is_mirrored else logits
+            logits = F.interpolate(logits.float(), size=(height, width), mode="bilinear", align_corners=False)
+            total += logits.softmax(dim=1)
+    return total / (len(scales) * (2 if flip else 1))
+
+
+def predict_folder(
+    net: SegmentationNet,
+    dataset: Dataset,
+    ids: Sequence[str],
+    folder: Path,
+    config: SegmentationConfig,
+    *,
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> None:
+    """Write `folder/<id>.png`, the predicted class of each pixel, for each image.
+
+    Images whose file is there are skipped. Batches are the same whatever is there already, so an interrupted
+    prediction goes on to the same files, byte for byte.
+
+    Args:
+        net: trained network; moved to `device` and left in evaluation mode.
+        dataset: where the images are; no mask is read.
+        ids: image ids.
+        folder: where the masks go; an id's folders are made.
+        config: `test_scales`, `test_flip` and `test_batch_size` are used.
+        device: where to compute.
+        progress: called after every batch with finished and all images.
+    """
+    folder = Path(folder)
+    net.to(device).eval()
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (net.mean, net.std))
+    done = 0
+    for batch in _batches_of_equal_size(dataset, ids, config.test_batch_size):
+        paths = [folder / f"{image_id}.png" for image_id in batch]
+        if not all(path.exists() for path in paths):
+            pixels = np.stack([dataset.sample(image_id).image for image_id in batch])  # (B, H, W, 3)
+            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
+            images = (images / 255 - mean) / std
+            scores = probabilities(net, images, scales=config.test_scales, flip=config.test_flip)
+            masks = scores.argmax(dim=1).to(torch.uint8).cpu().numpy()  # (B, H, W)
+            for path, mask in zip(paths, masks, strict=True):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_mask(path, mask)
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(ids), f"{batch[-1]}.png")
+
+
+def _batches_of_equal_size(dataset: Dataset, ids: Sequence[str], most: int) -> Iterator[list[str]]:
+    """Ids in batches of one image size each."""
+    by_size: dict[tuple[int, int], list[str]] = {}
+    for image_id in ids:
+        by_size.setdefault(dataset.image_size(image_id), []).append(image_id)
+    for (height, width), group in by_size.items():
+        count = max(1, min(most, _MOST_PIXELS // (height * width)))
+        for start in range(0, len(group), count):
+            yield group[start : start + count]

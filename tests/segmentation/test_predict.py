@@ -1,0 +1,121 @@
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from wsss.data.masks_png import read_mask
+from wsss.segmentation import SegmentationConfig
+from wsss.segmentation.base import SegmentationNet
+from wsss.segmentation.predict import predict_folder, probabilities
+from wsss.types import Sample
+
+
+class Colours(SegmentationNet):
+    """Says the strongest colour of each 2x2 cell; counts what it sees."""
+
+    def __init__(self):
+        super().__init__(3)
+        self.seen = []
+
+    def outputs(self, images):
+        self.seen.append(tuple(images.shape))
+        return {"cross_entropy": F.avg_pool2d(images, 2, ceil_mode=True)}
+
+    def parameter_groups(self, base_lr):
+        return []
+
+
+class Pictures:
+    """Random images of a few sizes; every id has one size."""
+
+    sizes: ClassVar = {"a": (8, 10), "b": (7, 5), "c": (8, 10), "d": (8, 10), "folder/e": (7, 5)}
+
+    def image_size(self, image_id):
+        return self.sizes[image_id]
+
+    def sample(self, image_id, *, with_mask=False):
+        assert not with_mask
+        rng = np.random.default_rng(sum(map(ord, image_id)))
+        image = rng.integers(0, 256, (*self.sizes[image_id], 3)).astype(np.uint8)
+        return Sample(image_id, image, np.zeros(2, dtype=bool))
+
+
+CONFIG = SegmentationConfig(preset="scenes", test_flip=False, test_batch_size=2)
+
+
+def predicted(folder, net=None, config=CONFIG, **options):
+    net = net or Colours()
+    predict_folder(net, Pictures(), tuple(Pictures.sizes), folder, config, device="cpu", **options)
+    return net
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.png")}
+
+
+def test_each_mask_has_its_images_own_size_and_the_best_class_of_enlarged_logits(tmp_path):
+    net = predicted(tmp_path)
+    for image_id, size in Pictures.sizes.items():
+        mask = read_mask(tmp_path / f"{image_id}.png")
+        image = torch.from_numpy(Pictures().sample(image_id).image).permute(2, 0, 1).float() / 255
+        image = (image - torch.tensor(net.mean)[:, None, None]) / torch.tensor(net.std)[:, None, None]
+        logits = F.interpolate(net.logits(image[None]), size=size, mode="bilinear", align_corners=False)
+        assert np.array_equal(mask, logits[0].argmax(0).numpy())
+    assert Image.open(tmp_path / "a.png").mode == "P"
+
+
+def test_images_of_equal_size_share_batches(tmp_path):
+    assert sorted(predicted(tmp_path).seen) == [(1, 3, 8, 10), (2, 3, 7, 5), (2, 3, 8, 10)]
+
+
+def test_an_interrupted_prediction_goes_on_to_the_same_files(tmp_path):
+    predicted(tmp_path)
+    whole = files(tmp_path)
+    assert predicted(tmp_path).seen == []
+    (tmp_path / "c.png").unlink()
+    again = predicted(tmp_path)
+    assert again.seen == [(2, 3, 8, 10)]  # its batch as before, so not even rounding differs
+    assert files(tmp_path) == whole
+
+
+def test_progress_counts_images(tmp_path):
+    calls = []
+    predicted(tmp_path, progress=lambda *call: calls.append(call[:2]))
+    assert calls == [(2, 5), (3, 5), (5, 5)]
+
+
+def test_flip_and_scales_average_probabilities():
+    net, images = Colours(), torch.randn(2, 3, 8, 12)
+    expected = torch.zeros(2, 3, 8, 12)
+    for scale in (1.0, 0.5):
+        for flip in (False, True):
+            scaled = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+            scaled = scaled.flip(3) if flip else scaled
+            logits = F.avg_pool2d(scaled, 2)
+            logits = logits.flip(3) if flip else logits
+            logits = F.interpolate(logits, size=(8, 12), mode="bilinear", align_corners=False)
+            expected += logits.softmax(1) / 4
+    result = probabilities(net, images, scales=(1.0, 0.5), flip=True)
+    assert torch.allclose(result, expected, atol=1e-6)
+    assert torch.allclose(result.sum(1), torch.ones(2, 8, 12), atol=1e-5)
+
+
+def test_with_flip_a_mirrored_image_gives_the_mirrored_answer():
+    net, images = Colours(), torch.randn(1, 3, 9, 7)
+    mirrored = probabilities(net, images.flip(3), flip=True).flip(3)
+    assert torch.allclose(mirrored, probabilities(net, images, flip=True), atol=1e-6)
+
+
+def test_huge_images_come_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsss.segmentation.predict._MOST_PIXELS", 100)
+    assert {shape[0] for shape in predicted(tmp_path).seen if shape[2] == 8} == {1}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 1)])
+def test_tiny_images_are_predicted(tmp_path, size, monkeypatch):
+    monkeypatch.setattr(Pictures, "sizes", {"a": size})
+    predicted(tmp_path, config=CONFIG.model_copy(update={"test_scales": (0.25, 1.0)}))
+    assert read_mask(tmp_path / "a.png").shape == size
