@@ -1,0 +1,269 @@
+"""Multi-scale, mirrored extraction of activation maps, as IRN and CLIMS do it, in batches.
+
+For each scale the image and its mirror image pass the network; the mirrored cams are turned back and added.
+Only the classes that the image labels name leave the network's device, and they are selected before anything
+is enlarged: selection and interpolation commute. Images of one size share batches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from wsss.activation.store import MapStore, sum_strided
+from wsss.data.dataset import Dataset
+from wsss.errors import StageError, WsssError
+from wsss.methods.base import Method
+from wsss.training.journal import Progress
+from wsss.types import ActivationMaps
+
+PIXELS_ON_CPU: Final = 2**18  # larger passes of the network gain nothing there and take memory
+PIXELS_ON_ACCELERATOR: Final = 2**24
+
+Pixels = npt.NDArray[np.uint8]
+log = logging.getLogger(__name__)
+
+
+class ExtractConfig(BaseModel):
+    """How maps are extracted; defaults as in IRN, CLIMS and QA-CLIMS."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scales: tuple[float, ...] = Field(
+        (1.0, 0.5, 1.5, 2.0), min_length=1, description="Image scales, summed (IRN, CLIMS: 1, 0.5, 1.5, 2)."
+    )
+    flip: bool = Field(True, description="Add the maps of the mirrored image at every scale (IRN: yes).")
+    stride: int = Field(4, ge=1, description="Image pixels per cell of the low-resolution maps (IRN: 4).")
+    batch_images: int = Field(16, ge=1, description="Images of one size per batch (IRN: 1); bounds memory.")
+    batch_pixels: int | None = Field(
+        None,
+        ge=1,
+        description="Pixels per pass of the network, mirror images counted; null: 262,144 on a CPU, 16 "
+        "million on an accelerator. One image always passes.",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16 runs the network under autocast; sums stay float32 (IRN: float32)."
+    )
+    loaders: int = Field(2, ge=1, description="Threads that decode and resize the next batch meanwhile.")
+
+
+def extract(
+    method: Method,
+    dataset: Dataset,
+    ids: Sequence[str],
+    store: MapStore,
+    config: ExtractConfig,
+    *,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write the maps of all `ids` that the store does not hold yet.
+
+    Batches depend on `ids` alone, not on what is done already, so an interrupted extraction gives the same
+    bytes as an uninterrupted one. A failing image never loses the others: all failures are reported together
+    at the end, and the next call tries only those again.
+
+    Args:
+        method: trained; put into evaluation mode on `device`.
+        dataset: gives images and image labels; its masks are never read.
+        ids: images; one without any present class gets maps of 0 classes.
+        store: where maps go.
+        config: scales, stride and batch sizes.
+        device: None: where the method is.
+        progress: told after each image.
+
+    Raises:
+        StageError: some images failed; names the first and the number.
+    """
+    device = next(method.parameters()).device if device is None else torch.device(device)
+    method.to(device).eval()
+    tally = _Tally(tuple(dict.fromkeys(ids)), store, progress)
+    batches = [batch for batch in _batches(dataset, tally, config.batch_images) if tally.missing & set(batch)]
+    with ThreadPoolExecutor(config.loaders) as loaders:
+        for loading in _ahead(loaders, dataset, batches, config.scales):
+            images = tally.loaded(loading)
+            if not images:
+                continue
+            try:
+                maps = _maps(method, images, config, device)
+            except (WsssError, RuntimeError, MemoryError) as error:  # one batch too large or not finite
+                tally.failed([image.image_id for image in images], error)
+                continue
+            for image, (low_resolution, per_scale) in zip(images, maps, strict=True):
+                tally.write(image, low_resolution, per_scale)
+    tally.report()
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaled:
+    """One decoded image: its size, its labels and its pixels at every scale."""
+
+    image_id: str
+    size: tuple[int, int]
+    image_labels: npt.NDArray[np.bool_]
+    pixels: tuple[Pixels, ...]  # each (h_s, w_s, 3)
+
+
+class _Tally:
+    """What is missing, done and failed."""
+
+    def __init__(self, ids: tuple[str, ...], store: MapStore, progress: Progress | None) -> None:
+        self.ids, self.store, self.progress = ids, store, progress
+        self.missing = {image_id for image_id in ids if image_id not in store}
+        self.failures: dict[str, Exception] = {}
+        self._tell()
+
+    def loaded(self, loading: Sequence[tuple[str, Future[_Scaled]]]) -> list[_Scaled]:
+        """Wait for the images of one batch; those that can't be read are noted as failed."""
+        images = []
+        for image_id, future in loading:
+            try:
+                images.append(future.result())
+            except (WsssError, OSError) as error:  # noqa: PERF203  (each image fails on its own)
+                self.failed([image_id], error)
+        return images
+
+    def write(self, image: _Scaled, maps: ActivationMaps, per_scale: Sequence[Tensor]) -> None:
+        """Store the maps of an image that has none yet."""
+        if image.image_id in self.missing:
+            self.store.write(image.image_id, maps, image_size=image.size, per_scale=per_scale)
+            self.missing.discard(image.image_id)
+            self._tell()
+
+    def failed(self, image_ids: Sequence[str], error: Exception) -> None:
+        """Note the images that have no maps yet as failed."""
+        for image_id in self.missing & set(image_ids):
+            self.failures[image_id] = error
+            log.warning("%s has no maps: %s", image_id, error)
+        self._tell()
+
+    def report(self) -> None:
+        """Raise if anything failed."""
+        if self.failures:
+            first = next(image_id for image_id in self.ids if image_id in self.failures)
+            raise StageError(
+                f"{len(self.failures):,} of {len(self.ids):,} images have no maps; the first is {first}: "
+                f"{self.failures[first]} Mend or leave out such images and run the same command again; "
+                "the maps of the others are kept."
+            ) from self.failures[first]
+
+    def _tell(self) -> None:
+        if self.progress is not None:
+            left = len(self.missing) - len(self.failures)
+            self.progress(len(self.ids) - left, len(self.ids), "images")
+
+
+def _batches(dataset: Dataset, tally: _Tally, batch_images: int) -> Iterator[list[str]]:
+    """All images in batches of one size each, in an order that depends on `ids` alone."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for image_id in tally.ids:
+        try:
+            groups.setdefault(dataset.image_size(image_id), []).append(image_id)
+        except (WsssError, OSError) as error:  # noqa: PERF203
+            tally.failed([image_id], error)
+    for group in groups.values():
+        for start in range(0, len(group), batch_images):
+            yield group[start : start + batch_images]
+
+
+def _ahead(
+    loaders: ThreadPoolExecutor, dataset: Dataset, batches: Sequence[Sequence[str]], scales: Sequence[float]
+) -> Iterator[list[tuple[str, Future[_Scaled]]]]:
+    """The images of each batch, while those of the next one are being loaded."""
+    waiting: deque[list[tuple[str, Future[_Scaled]]]] = deque()
+    for batch in batches:
+        waiting.append([(image_id, loaders.submit(_load, dataset, image_id, scales)) for image_id in batch])
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _load(dataset: Dataset, image_id: str, scales: Sequence[float]) -> _Scaled:
+    """Decode one image and resize it to every scale (PIL bicubic, sides int(round(side * scale)))."""
+    sample = dataset.sample(image_id)
+    height, width = sample.image.shape[:2]
+    labels = dataset.image_labels(image_id)
+    picture = Image.fromarray(sample.image)
+    pixels = []
+    for scale in scales if labels.any() else ():  # without classes there is nothing to compute
+        size = scaled_size((height, width), scale)
+        resized = picture if size == (height, width) else picture.resize(size[::-1], Image.Resampling.BICUBIC)
+        pixels.append(np.asarray(resized))
+    return _Scaled(image_id, (height, width), labels, tuple(pixels))
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) of an image at a scale: int(round(side * scale)), halves to even, at least 1."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+@torch.inference_mode()
+def _maps(
+    method: Method, images: Sequence[_Scaled], config: ExtractConfig, device: torch.device
+) -> list[tuple[ActivationMaps, list[Tensor]]]:
+    """Low-resolution maps and the cams of each scale of images of one size, on the CPU."""
+    labels = torch.from_numpy(np.stack([image.image_labels for image in images]))  # (B, K)
+    shown = [image for image in images if image.image_labels.any()]
+    present = labels[labels.any(dim=1)]
+    at_scales = zip(*(image.pixels for image in shown), strict=True)
+    per_scale = [
+        _present_cams(method, pixels, present, config, device) for pixels in at_scales
+    ]  # (P, h_s, w_s)
+    size = images[0].size
+    if not shown:
+        per_scale = [torch.zeros(0, 1, 1)]
+    strided = sum_strided(per_scale, size, config.stride).cpu()  # (P, h, w)
+    per_scale = [cams.cpu() for cams in per_scale]
+    counts = labels.sum(dim=1).tolist()
+    pieces = [torch.split(cams, counts) for cams in (strided, *per_scale)]
+    results = []
+    for row, (cams, *scales) in zip(labels, zip(*pieces, strict=True), strict=True):
+        class_ids = row.nonzero().flatten() + 1
+        results.append((ActivationMaps.from_present_cams(cams, class_ids), list(scales)))
+    return results
+
+
+def _present_cams(
+    method: Method, pixels: Sequence[Pixels], labels: Tensor, config: ExtractConfig, device: torch.device
+) -> Tensor:
+    """Cams of the present classes at one scale, image after image, plus those of the mirror images.
+
+    Args:
+        method: in evaluation mode on `device`.
+        pixels: B images of one size, (h, w, 3) each.
+        labels: (B, K), bool, P of them true.
+        config: batch size and precision.
+        device: where to compute.
+
+    Returns:
+        (P, h_s, w_s), float32, on `device`.
+    """
+    height, width = pixels[0].shape[:2]
+    budget = config.batch_pixels or (PIXELS_ON_CPU if device.type == "cpu" else PIXELS_ON_ACCELERATOR)
+    step = max(1, budget // (height * width * (2 if config.flip else 1)))
+    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (method.mean, method.std))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    found = []
+    for start in range(0, len(pixels), step):
+        stacked = torch.from_numpy(np.stack(pixels[start : start + step])).to(device)
+        images = (stacked.permute(0, 3, 1, 2).float() / 255 - mean) / std  # (b, 3, h, w)
+        rows, columns = labels[start : start + step].nonzero(as_tuple=True)
+        rows, columns = rows.to(device), columns.to(device)
+        with autocast:
+            cams = method.cams(torch.cat([images, images.flip(3)]) if config.flip else images)
+        present = cams[rows, columns].float()  # (p, h_s, w_s)
+        if config.flip:
+            present = present + cams[rows + len(images), columns].float().flip(2)
+        found.append(present)
+    return torch.cat(found)

@@ -1,0 +1,1 @@
+"""How good a mask is: confusion counts and what follows from them."""

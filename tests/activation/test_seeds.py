@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wsss.activation.seeds import check_collapse, pseudo_mask, write_pseudo_masks
+from wsss.activation.store import MapStore
+from wsss.data.masks_png import read_mask
+from wsss.errors import CollapseError
+from wsss.types import IGNORE, ActivationMaps
+
+SIZE = (5, 6)
+
+
+def maps_of(scores: list[list[float]], ids: list[int]) -> ActivationMaps:
+    return ActivationMaps(torch.tensor(ids), torch.tensor(scores).reshape(len(ids), 1, -1))
+
+
+def stored(folder: Path, values: list[float | None]) -> MapStore:
+    """One image per value: a class whose score is that everywhere, or no class for None."""
+    store = MapStore(folder)
+    for number, value in enumerate(values):
+        count = 0 if value is None else 1
+        maps = ActivationMaps(torch.full((count,), 3), torch.full((count, *SIZE), value or 0.0))
+        store.write(f"{number:03}", maps, image_size=SIZE)
+    return store
+
+
+def test_the_mask_is_the_best_class_over_the_background_score() -> None:
+    maps = maps_of([[0.9, 0.2, 0.3], [0.1, 0.8, 0.3]], [2, 7])
+    assert pseudo_mask(maps, 0.3).tolist() == [[2, 7, 0]]
+
+
+def test_pixels_near_a_decision_become_unsure() -> None:
+    maps = maps_of([[0.90, 0.34, 0.27, 0.80, 0.0], [0.10, 0.10, 0.1, 0.78, 0.0]], [2, 7])
+    assert pseudo_mask(maps, 0.3, unsure_margin=0.05).tolist() == [[2, IGNORE, IGNORE, IGNORE, 0]]
+    assert pseudo_mask(maps, 0.3).tolist() == [[2, 2, 0, 2, 0]]
+
+
+def test_maps_with_a_background_of_their_own_need_no_score() -> None:
+    maps = maps_of([[0.9, 0.2]], [4]).with_background(0.5)
+    assert pseudo_mask(maps, None).tolist() == [[4, 0]]
+
+
+def test_masks_are_written_once(tmp_path: Path) -> None:
+    store, calls = stored(tmp_path / "maps", [0.9, None, 0.1]), []
+    ids = ("000", "001", "002")
+
+    def write() -> None:
+        write_pseudo_masks(
+            store, ids, tmp_path / "masks", background_score=0.5, progress=lambda *call: calls.append(call)
+        )
+
+    write()
+    assert [int(read_mask(tmp_path / "masks" / f"{i}.png").max()) for i in ids] == [3, 0, 0]
+    assert calls == [(1, 3, "images"), (2, 3, "images"), (3, 3, "images")]
+    first = {path.name: path.read_bytes() for path in (tmp_path / "masks").iterdir()}
+    (tmp_path / "masks" / "001.png").unlink()
+    store.path("000").unlink()  # finished masks need no maps
+    write()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "masks").iterdir()} == first
+
+
+@pytest.mark.parametrize(
+    ("values", "name"), [([0.0] * 20, "background"), ([1.0] * 20 + [None], "foreground")]
+)
+def test_maps_that_say_the_same_everywhere_raise_the_alarm(
+    tmp_path: Path, values: list[float | None], name: str
+) -> None:
+    store = stored(tmp_path, values)
+    with pytest.raises(CollapseError, match=f"20 of 20 images with classes are all {name}"):
+        check_collapse(store, store.ids(), 0.3)
+
+
+def test_maps_that_differ_raise_no_alarm(tmp_path: Path) -> None:
+    store = stored(tmp_path, [0.0] * 18 + [1.0] * 2)
+    check_collapse(store, store.ids(), 0.3)
+    check_collapse(MapStore(tmp_path / "none"), (), 0.3)
+    empty = stored(tmp_path / "empty", [None, None])
+    check_collapse(empty, empty.ids(), 0.3)
+
+
+def test_pseudo_masks_never_differ_from_to_mask(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    maps = ActivationMaps(torch.tensor([1, 4]), torch.from_numpy(rng.random((2, *SIZE)).astype(np.float32)))
+    assert torch.equal(pseudo_mask(maps, 0.6), maps.to_mask(0.6))

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import oracle_masks
+from wsss.errors import ShapeError
+from wsss.metrics.confusion import Confusion
+from wsss.metrics.curves import THRESHOLDS, ScoreCurve, count_levels, score_of_power, top_levels
+from wsss.types import IGNORE, ActivationMaps
+
+CLASSES = 5
+
+
+def random_maps(rng: np.random.Generator, size: tuple[int, int] = (12, 10)) -> ActivationMaps:
+    """Scores on and between the thresholds, with ties among classes and with the background."""
+    ids = np.sort(rng.choice(np.arange(1, CLASSES), rng.integers(0, CLASSES), replace=False))
+    scores = rng.random((len(ids), *size)).astype(np.float32)
+    on_grid = rng.random(scores.shape) < 0.5
+    scores[on_grid] = rng.integers(0, 100, int(on_grid.sum())) / 100
+    return ActivationMaps(torch.from_numpy(ids), torch.from_numpy(scores))
+
+
+def test_one_pass_equals_one_evaluation_per_threshold() -> None:
+    rng = np.random.default_rng(0)
+    images = [(random_maps(rng), oracle_masks.random_masks(rng, CLASSES, (12, 10))[0]) for _ in range(6)]
+    curve = ScoreCurve(CLASSES)
+    for maps, mask in images:
+        curve.add(count_levels(mask, mask != IGNORE, maps, num_labels=CLASSES))
+    miou = curve.miou()
+    for index, score in enumerate(THRESHOLDS):
+        expected = Confusion.empty(CLASSES)
+        for maps, mask in images:
+            expected.add(mask, maps.to_mask(score).numpy())
+        assert np.array_equal(curve.confusion(index).counts, expected.counts), score
+        assert miou[index] == pytest.approx(expected.miou())
+    assert curve.best() == int(np.argmax(miou))
+
+
+def test_thresholds_need_not_be_even() -> None:
+    rng = np.random.default_rng(1)
+    maps, (mask, _) = random_maps(rng), oracle_masks.random_masks(rng, CLASSES, (12, 10))
+    thresholds = (0.0, 0.123, 0.124, 0.7, 1.0)
+    image = count_levels(mask, mask != IGNORE, maps, num_labels=CLASSES, thresholds=thresholds)
+    for index, score in enumerate(thresholds):
+        expected = oracle_masks.confusion(mask, maps.to_mask(score).numpy(), CLASSES)
+        assert np.array_equal(image.at(index, CLASSES), expected)
+
+
+def test_an_image_without_classes_is_all_background() -> None:
+    maps = ActivationMaps(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3, 3))
+    mask = np.eye(3, dtype=np.uint8)
+    image = count_levels(mask, mask != IGNORE, maps, num_labels=2)
+    assert image.at(0, 2).tolist() == [[6, 0], [3, 0]]
+
+
+def test_labels_may_be_contexts() -> None:
+    rng = np.random.default_rng(2)
+    maps, (mask, _) = random_maps(rng), oracle_masks.random_masks(rng, CLASSES, (12, 10))
+    context = rng.integers(0, 3, mask.shape).astype(np.uint8)
+    image = count_levels(context, mask == 0, maps, num_labels=3)
+    expected = oracle_masks.context_table(context, mask, maps.to_mask(0.4).numpy(), 3, CLASSES)
+    assert np.array_equal(image.at(40, CLASSES), expected)
+
+
+def test_levels_count_thresholds_strictly_below() -> None:
+    scores = torch.tensor([[[0.0, 0.25, 0.5, 0.51]]])
+    maps = ActivationMaps(torch.tensor([3]), scores)
+    assert top_levels(maps, (0.0, 0.25, 0.5))[1].tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("power", [0.3, 1.0, 2.0, 7.5])
+def test_a_power_background_is_a_constant_in_disguise(power: float) -> None:
+    scores = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(1))
+    maps = ActivationMaps(torch.tensor([1, 2, 7]), scores)
+    by_power = maps.with_background_power(power).to_mask()
+    assert torch.equal(by_power, maps.to_mask(score_of_power(power)))
+
+
+def test_unsorted_thresholds_and_wrong_sizes_are_refused() -> None:
+    with pytest.raises(ShapeError, match="ascend"):
+        ScoreCurve(3, (0.2, 0.1))
+    maps = ActivationMaps(torch.tensor([1]), torch.zeros(1, 4, 4))
+    mask = np.zeros((4, 5), dtype=np.uint8)
+    with pytest.raises(ShapeError, match="same size"):
+        count_levels(mask, mask == 0, maps, num_labels=2)
+    with pytest.raises(ShapeError, match="positive"):
+        score_of_power(0)
+
+
+def test_a_hundred_thresholds_take_less_than_40_milliseconds_per_photograph() -> None:
+    ramp = torch.linspace(0, 1, 500).expand(375, 500)
+    maps = ActivationMaps(torch.tensor([3, 15]), torch.stack([ramp, ramp.flip(1)]))
+    mask = np.zeros((375, 500), dtype=np.uint8)
+    curve, seconds = ScoreCurve(21), []
+    for _ in range(5):
+        start = time.process_time()
+        curve.add(count_levels(mask, mask != IGNORE, maps, num_labels=21))
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.04
