@@ -27,7 +27,7 @@ from wsss.data.scenes import (
     vocabulary,
     write_tree,
 )
-from wsss.data.scenes.relations import describe
+from wsss.data.scenes.relations import RELATIONS, describe
 from wsss.errors import DataError
 
 WORDS = vocabulary()
@@ -40,8 +40,8 @@ def scenes() -> list[tuple[SceneSpec, Scene]]:
 
 
 def test_names_are_the_vocabulary() -> None:
-    assert CLASS_NAMES == ("background", *(words.name for words in WORDS.classes))
-    assert BACKGROUND_NAMES == tuple(words.name for words in WORDS.backgrounds)
+    assert tuple(words.name for words in WORDS.classes) == CLASS_NAMES[1:]
+    assert tuple(words.name for words in WORDS.backgrounds) == BACKGROUND_NAMES
     assert context_names()[: 1 + len(BACKGROUND_NAMES)] == ("object", *BACKGROUND_NAMES)
     assert [info.name for info in class_infos()] == list(CLASS_NAMES[1:])
 
@@ -56,7 +56,8 @@ def test_a_scene_depends_on_its_name_alone() -> None:
 
 def test_the_world_is_the_one_of_its_version() -> None:
     """A change here is a new world: raise WORLD_VERSION, then renew the digest and every published number."""
-    rounded = json.loads(json.dumps([asdict(plan) for plan in PLANS[:50]]), parse_float=lambda x: round(float(x), 6))
+    written = json.dumps([asdict(plan) for plan in PLANS[:50]])
+    rounded = json.loads(written, parse_float=lambda text: round(float(text), 6))
     digest = hashlib.sha256(json.dumps(rounded, sort_keys=True).encode()).hexdigest()[:16]
     assert (WORLD_VERSION, digest) == (1, "2e23bd5812b64960")
 
@@ -111,7 +112,8 @@ def test_masks_context_keys_and_labels_agree(scenes: list[tuple[SceneSpec, Scene
             top, left, bottom, right = entry["box"]
             own = scene.instances == number
             assert own.sum() == own[top:bottom, left:right].sum() > 60
-            assert own[top].any() and own[bottom - 1].any() and own[:, left].any() and own[:, right - 1].any()
+            for edge in (own[top], own[bottom - 1], own[:, left], own[:, right - 1]):
+                assert edge.any()
 
 
 def test_the_key_part_has_the_colour_of_its_class_and_the_body_has_not(
@@ -175,7 +177,7 @@ def test_every_question_has_an_answer_in_known_words(scenes: list[tuple[SceneSpe
         metadata = json.loads(json.dumps(scene.metadata))
         for label in metadata["labels"]:
             given = {topic: answer(metadata, label, topic) for topic in topics}
-            assert {given[topic] for topic in ("above", "under", "behind", "around", "next", "left", "right")} <= names
+            assert {given[topic] for topic in RELATIONS} <= names
             words = WORDS.object_words(label)
             assert (given["kind"], given["type"]) in words.kinds
             assert (given["alias"], given["alias_word"], given["alias_name"]) == words.aliases
@@ -247,7 +249,8 @@ def test_the_tree_is_an_ordinary_voc_tree(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     assert seen[-1] == (8, 8)
     ids = (tree / "ImageSets" / "Segmentation" / "trainval.txt").read_text().split()
-    parts = [(tree / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split() for split in ("train", "val")]
+    lists = tree / "ImageSets" / "Segmentation"
+    parts = [(lists / f"{split}.txt").read_text().split() for split in ("train", "val")]
     assert ids == parts[0] + parts[1]
     assert parts[0][0] == "w3_train_00000"
     lines = [json.loads(line) for line in (tree / "scenes.jsonl").read_text().splitlines()]

@@ -1,0 +1,5 @@
+"""`python -m wsss`: the command line."""
+
+from wsss.cli.main import run
+
+run()

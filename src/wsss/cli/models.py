@@ -1,0 +1,139 @@
+"""`wsss embedded`, `wsss teacher` and `wsss weights`: models that methods use but never train."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from wsss.cli.display import StageDisplay, console, percent, write_json
+from wsss.cli.options import RUNS, AsJson, Runs, Settings
+from wsss.errors import RecipeError
+
+if TYPE_CHECKING:
+    from wsss.training.journal import Progress
+
+embedded = typer.Typer(
+    no_args_is_help=True, help="Make and measure the small models shipped with the package."
+)
+teacher = typer.Typer(no_args_is_help=True, help="Train a teacher on one's own tags and scene words.")
+weights = typer.Typer(no_args_is_help=True, help="Get model weights.")
+
+Model = Annotated[str, typer.Argument(help="Which embedded model: clip.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.add_typer(embedded, name="embedded")
+    app.add_typer(teacher, name="teacher")
+    app.add_typer(weights, name="weights")
+
+
+@embedded.command("train")
+def train_embedded(
+    model: Model = "clip",
+    seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
+    variant: Annotated[
+        str, typer.Option(help="contrastive (the shipped one), dense or exact.")
+    ] = "contrastive",
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("teachers/embedded"),
+) -> None:
+    """Train the embedded teacher from nothing, as the shipped one was made."""
+    from wsss.models.embedded.teacher import train_clip
+
+    _check_model(model)
+    bars: dict[str, Progress] = {}
+    with StageDisplay() as display:
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = display.started(what.capitalize())
+            bars[what](done, total, "")
+
+        folder = train_clip(out, seed=seed, variant=variant, progress=report)
+    console.print(
+        f"The teacher is in {folder}. Measure it with `wsss embedded evaluate clip --folder {folder}`.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@embedded.command("evaluate")
+def evaluate_embedded(
+    model: Model = "clip",
+    folder: Annotated[Path | None, typer.Option(help="Another teacher; none: the shipped one.")] = None,
+    images: Annotated[int, typer.Option(help="Number of unseen scenes.")] = 500,
+    seed: Annotated[int, typer.Option(help="Which scenes.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the embedded teacher on masked crops of unseen generated images."""
+    from wsss.models.embedded.evaluation import evaluate_clip
+    from wsss.models.weights import find_weights
+
+    _check_model(model)
+    scores = evaluate_clip(folder or find_weights("embedded"), images=images, seed=seed)
+    if as_json:
+        write_json(json.dumps(scores, indent=1))
+        return
+    table, cosines = Table("what was asked", "right %"), Table("cosine", "mean")
+    for name, value in scores.items():
+        if name.startswith("cosine_"):
+            cosines.add_row(name.removeprefix("cosine_").replace("_", " "), f"{value:+.2f}")
+        else:
+            table.add_row(name.replace("_", " "), f"{value:.1f}")
+    console.print(table, cosines)
+
+
+@teacher.command("train")
+def train_own_teacher(
+    data: Annotated[
+        str, typer.Argument(help="A recipe whose data to learn from, or a folder of images and tags.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the teacher, for `method.teacher` in recipes.")],
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    tags: Annotated[Path, typer.Option(help="For a folder: its tags file.")] = Path("tags.csv"),
+    settings: Settings = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Train a CLIP-format teacher from tags and scene words alone; masks are never read."""
+    from wsss.engine.teacher import train_teacher_for
+
+    with StageDisplay() as display:
+        made = train_teacher_for(
+            data, out, seed=seed, tags=tags, settings=settings or (), runs=runs, progress=display
+        )
+    lines = [f"Learned {len(made.words)} words from {made.images:,} images: {', '.join(made.words)}."]
+    if made.held_out is not None:
+        found = made.held_out
+        lines.append(
+            f"On {found.images:,} held-out images: mean average precision "
+            f"{percent(found.mean_average_precision)}% (chance {percent(found.chance)}%), "
+            f"best word right {percent(found.first_word_right)}% "
+            f"(always the most frequent word: {percent(found.most_frequent_word_right)}%)."
+        )
+    console.print(*lines, f"The teacher is in {made.folder}.", sep="\n", highlight=False, soft_wrap=True)
+
+
+@weights.command("fetch")
+def fetch_weights(
+    name: Annotated[
+        str, typer.Argument(help="resnet50, resnet101, or an id such as openai/clip-vit-base-patch32.")
+    ],
+    allow_pickle: Annotated[
+        bool, typer.Option(help="Read a pickle once where there is no safetensors file.")
+    ] = False,
+) -> None:
+    """Download weights into the usual cache of their kind."""
+    from wsss.models.weights import fetch
+
+    with StageDisplay() as display:
+        path = fetch(name, allow_pickle=allow_pickle, progress=display.started(f"Fetch {name}"))
+    console.print(f"The weights are in {path}.", highlight=False, soft_wrap=True)
+
+
+def _check_model(model: str) -> None:
+    if model != "clip":
+        raise RecipeError(f"There is no embedded model `{model}`. Choose `clip`.")

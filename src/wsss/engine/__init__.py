@@ -1,0 +1,1 @@
+"""Many stages in order: recipes, runs, comparisons, publication."""

@@ -1,0 +1,289 @@
+"""What a run will take: time, memory and disk, from counts and a timed step of each network.
+
+Rough on purpose (within about a factor of two): it answers "minutes or hours, and does it fit".
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from wsss.data import ScenesConfig
+from wsss.data.dataset import tagged_ids
+from wsss.data.scenes import CLASS_NAMES, class_infos
+from wsss.engine import provenance
+from wsss.engine.method_work import tag_classifier_network
+from wsss.engine.plan import plan, until_stage
+from wsss.engine.recipe import MethodSection, Recipe
+from wsss.engine.stages import Silence, Stage, Workspace, stage_record
+from wsss.methods.base import Frozen, Method
+from wsss.models.clip import HuggingFaceTeacher, load_teacher
+from wsss.segmentation import build
+from wsss.training.config import TrainingConfig
+from wsss.training.loop import Trainable
+from wsss.training.seeding import preserved_random_states
+from wsss.types import Batch, ClassInfo
+
+PROBE_PIXELS = 1_500_000  # of one timed step: enough to be typical, small enough to be quick
+SECONDS_PER_PIXEL = 1.2e-7  # decoding, drawing, scoring and writing an image, measured on one core
+BYTES_PER_PIXEL = 0.5  # of a JPEG image with its masks, as the scenes tree holds them
+LABELS_PER_IMAGE = 1.6  # VOC: 1.555
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One unfinished stage: its title, seconds, and bytes left on the disk."""
+
+    title: str
+    seconds: float
+    disk_bytes: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the unfinished stages of a run will take.
+
+    Args:
+        stages: one entry each.
+        memory_bytes: largest memory of the program (of the accelerator, where networks run on one).
+        free_disk_bytes: room on the disk of the runs folder.
+    """
+
+    stages: tuple[StageEstimate, ...]
+    memory_bytes: float
+    free_disk_bytes: float
+
+    @property
+    def seconds(self) -> float:
+        """All stages together."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def disk_bytes(self) -> float:
+        """All stages together."""
+        return sum(stage.disk_bytes for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the estimate knows of the data without generating them."""
+
+    class_names: tuple[str, ...]
+    classes: tuple[ClassInfo, ...]
+    train: int
+    val: int
+    size: tuple[int, int]
+
+    @property
+    def pixels(self) -> int:
+        return self.size[0] * self.size[1]
+
+
+@dataclass
+class _Cost:
+    seconds: float = 0.0
+    disk_bytes: float = 0.0
+
+
+def estimate(
+    recipe: Recipe, *, seed: int = 0, runs: Path | str = "runs", until: str | None = None
+) -> Estimate:
+    """Estimate the stages of a run that are not finished; builds each network and times one step of it."""
+    runs = Path(runs)
+    workspace = Workspace(runs, recipe.data, provenance.default_device(), Silence())
+    stages = until_stage(plan(recipe, seed, workspace), until)
+    waiting = [stage for stage in stages if stage_record(workspace.folder(stage)) is None]
+    prober = _Prober(recipe, workspace, _facts(recipe, workspace))
+    with preserved_random_states():
+        costs = [(stage, prober.cost(stage)) for stage in waiting]
+    place = runs if runs.exists() else Path()
+    return Estimate(
+        tuple(StageEstimate(stage.title, cost.seconds, cost.disk_bytes) for stage, cost in costs),
+        prober.memory_bytes,
+        float(shutil.disk_usage(place).free),
+    )
+
+
+def _facts(recipe: Recipe, workspace: Workspace) -> _Facts:
+    config = recipe.data
+    if isinstance(config, ScenesConfig):
+        return _Facts(CLASS_NAMES, tuple(class_infos()), config.train, config.val, (config.size, config.size))
+    dataset = workspace.dataset
+    train = tagged_ids(dataset, config.train_split)
+    val = dataset.ids(config.val_split) if recipe.segmentation is not None else ()
+    size = dataset.image_size(train[0]) if train else (1, 1)
+    return _Facts(dataset.class_names, dataset.classes, len(train), len(val), size)
+
+
+class _Prober:
+    """Times one step of each network, and keeps the largest memory."""
+
+    def __init__(self, recipe: Recipe, workspace: Workspace, facts: _Facts) -> None:
+        self.recipe, self.workspace, self.facts = recipe, workspace, facts
+        self.memory_bytes = _used_memory(workspace.device)
+
+    def cost(self, stage: Stage) -> _Cost:
+        """Seconds and bytes of one stage."""
+        facts, images = self.facts, self.facts.train
+        handling = images * facts.pixels * SECONDS_PER_PIXEL
+        map_bytes = images * LABELS_PER_IMAGE * 2.0 * facts.pixels / 16
+        if stage.kind == "data":
+            count = facts.train + facts.val
+            return _Cost(5 * count * facts.pixels * SECONDS_PER_PIXEL, count * facts.pixels * BYTES_PER_PIXEL)
+        if stage.kind in ("train-method", "train-tag-classifier", "train-segmentation"):
+            return self._training(stage)
+        if stage.kind == "train-teacher" and self.recipe.train_teacher is not None:
+            return self._teacher_training(self.recipe.train_teacher.training)
+        if stage.kind == "finetune-teacher" and self.recipe.finetune_teacher is not None:
+            return self._teacher_training(self.recipe.finetune_teacher.training)
+        if stage.kind == "activate":
+            return _Cost(handling + images * self._extraction(), 2 * map_bytes)
+        if stage.kind == "predict":
+            pixels = facts.val * facts.pixels
+            return _Cost(facts.val * self._prediction() + pixels * SECONDS_PER_PIXEL, pixels / 20)
+        if stage.kind.startswith("refine-"):
+            return _Cost(10 * handling, map_bytes)
+        if stage.kind == "pseudo-masks":
+            return _Cost(handling, images * facts.pixels / 20)
+        return _Cost(handling)
+
+    def _training(self, stage: Stage) -> _Cost:
+        net, config, needs_target = self._network(stage)
+        device, steps = (
+            self.workspace.device,
+            config.total_steps(max(1, self.facts.train // config.batch_size)),
+        )
+        net.to(device).train()
+        crop = config.augmentation.crop_size
+        probed = min(config.batch_size, max(2, PROBE_PIXELS // crop**2))  # live batch norms need two
+        batch = self._batch(probed, crop, needs_target)
+
+        def step() -> None:
+            losses = cast(Trainable, net).losses(batch).values()
+            torch.autograd.backward(torch.stack([loss.float() for loss in losses]).sum())
+
+        before = _used_memory(device)
+        seconds = _timed(step, device)
+        grown = max(0.0, _used_memory(device) - before)
+        share = config.batch_size / probed
+        size = 4.0 * sum(p.numel() for p in net.parameters())
+        self.memory_bytes = max(self.memory_bytes, before + grown * share + 2 * size)
+        images = steps * config.accumulate * config.batch_size
+        loading = images * crop**2 * SECONDS_PER_PIXEL / max(1, config.workers)
+        return _Cost(images * seconds / probed + loading, size)
+
+    def _network(self, stage: Stage) -> tuple[nn.Module, TrainingConfig, bool]:
+        recipe, facts = self.recipe, self.facts
+        if stage.kind == "train-segmentation":
+            assert recipe.segmentation is not None
+            return build(recipe.segmentation, facts.class_names), recipe.segmentation.training, True
+        if stage.kind == "train-tag-classifier":
+            assert recipe.tag_classifier is not None
+            net = tag_classifier_network(recipe.tag_classifier, len(facts.class_names) - 1)
+            return net, recipe.tag_classifier.training, False
+        if stage.name == "initialise":
+            assert recipe.initialise is not None
+            return self._method(recipe.initialise.method), recipe.initialise.training, False
+        assert recipe.method is not None
+        assert recipe.training is not None
+        return self._method(recipe.method), recipe.training, False
+
+    def _method(self, section: MethodSection) -> Method:
+        """An untrained method; helpers that other stages make are stood in for by what is there already."""
+        config = section.config.with_class_texts(self.facts.classes)
+        frozen = Frozen()
+        if "teacher" in section.needs:
+            frozen = Frozen(teacher=self._teacher(section))
+        if "tag_classifier" in section.needs:
+            assert self.recipe.tag_classifier is not None
+            network = tag_classifier_network(self.recipe.tag_classifier, len(self.facts.class_names) - 1)
+            frozen = Frozen(tag_classifier=network.eval())
+        return section.cls(config, self.facts.class_names, frozen)
+
+    def _teacher(self, section: MethodSection) -> HuggingFaceTeacher:
+        """The method's teacher; for one that is yet to be trained, the shipped one of about that size."""
+        name = section.teacher if self.recipe.train_teacher is None else "embedded"
+        return load_teacher(name, precision=section.teacher_precision).to(self.workspace.device)
+
+    def _teacher_training(self, config: TrainingConfig) -> _Cost:
+        """Forward and backward passes of the image encoder; texts cost little beside it."""
+        assert self.recipe.method is not None
+        teacher = self._teacher(self.recipe.method)
+        images = torch.randn(8, 3, teacher.image_size, teacher.image_size, device=self.workspace.device)
+        with torch.inference_mode():
+            seconds = _timed(lambda: teacher.encode_images(images), self.workspace.device) / len(images)
+        steps = config.total_steps(max(1, self.facts.train // config.batch_size))
+        size = 4.0 * sum(p.numel() for p in teacher.parameters())
+        return _Cost(3 * seconds * steps * config.batch_size * config.accumulate, size)
+
+    def _batch(self, count: int, crop: int, needs_target: bool) -> Batch:
+        labels = torch.zeros(count, len(self.facts.class_names) - 1, dtype=torch.bool)
+        labels[:, 0] = True
+        labels[::2, -1] = True  # 1.5 classes an image
+        target = {"target": torch.zeros(count, crop, crop, dtype=torch.uint8)} if needs_target else {}
+        batch = Batch(
+            images=torch.randn(count, 3, crop, crop),
+            image_labels=labels,
+            image_ids=("probe",) * count,
+            valid=torch.ones(count, crop, crop, dtype=torch.bool),
+            aligned=target,
+        )
+        return batch.to(self.workspace.device)
+
+    def _extraction(self) -> float:
+        """Seconds per image: every scale, mirrored too."""
+        assert self.recipe.method is not None
+        method = self._method(self.recipe.method)
+        config = self.recipe.activation
+        method.to(self.workspace.device).eval()
+        return self._inference(method.cams, config.scales, config.flip)
+
+    def _prediction(self) -> float:
+        config = self.recipe.segmentation
+        assert config is not None
+        network = build(config, self.facts.class_names).to(self.workspace.device).eval()
+        return self._inference(network.logits, config.test_scales, config.test_flip)
+
+    def _inference(self, forward: Callable[..., object], scales: tuple[float, ...], flip: bool) -> float:
+        height, width = self.facts.size
+        seconds = 0.0
+        for scale in scales:
+            size = max(1, ceil(height * scale)), max(1, ceil(width * scale))
+            count = min(16, max(1, PROBE_PIXELS // (size[0] * size[1])))
+            images = torch.randn(count, 3, *size, device=self.workspace.device)
+            with torch.inference_mode():
+                seconds += _timed(partial(forward, images), self.workspace.device) / count
+        return seconds * (2 if flip else 1)
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest of three calls; of the first alone when it takes long."""
+    fastest = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        fastest = min(fastest, time.perf_counter() - start)
+        if fastest > 2:
+            break
+    return fastest
+
+
+def _used_memory(device: torch.device) -> float:
+    """Largest memory so far: of the accelerator, or of this process."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)

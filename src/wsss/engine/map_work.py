@@ -1,0 +1,120 @@
+"""Work of the stages from a trained method to pseudo masks. None of it can read a mask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from wsss.activation.extract import extract
+from wsss.activation.seeds import choose_background_score, write_pseudo_masks
+from wsss.activation.store import MapStore
+from wsss.data.dataset import Dataset, WithoutMasks, tagged_ids
+from wsss.engine.collapse import check_written_maps
+from wsss.engine.method_work import trained_method, training_ids
+from wsss.engine.recipe import Recipe, RefinerSection
+from wsss.engine.stages import Stage, Workspace
+from wsss.refiners.base import find_refiner
+from wsss.training.checkpoint import write_atomically
+from wsss.training.journal import Progress
+
+CHOSEN: Final = "chosen_score.json"
+
+
+def map_ids(recipe: Recipe, dataset: Dataset) -> tuple[str, ...]:
+    """Images that get maps: the tagged ones of training, then those of the scored split."""
+    scored = tagged_ids(dataset, recipe.maps_split)
+    return tuple(dict.fromkeys((*training_ids(dataset, recipe.data.train_split), *scored)))
+
+
+def map_store(workspace: Workspace, stage: Stage) -> MapStore:
+    """The maps that an `activate` or `refine` stage wrote."""
+    return MapStore(workspace.folder(stage) / "maps")
+
+
+def activate(
+    recipe: Recipe,
+    trained: Stage,
+    helpers: Mapping[str, Stage],
+    folder: Path,
+    workspace: Workspace,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write the maps of all training images; stop the run where they have collapsed."""
+    assert recipe.method is not None
+    dataset = WithoutMasks(workspace.dataset)
+    method = trained_method(recipe, recipe.method, trained, helpers, workspace)
+    ids, store = map_ids(recipe, dataset), MapStore(folder / "maps")
+    extract(method, dataset, ids, store, recipe.activation, device=workspace.device, progress=progress)
+    check_written_maps(store, training_ids(dataset, recipe.data.train_split), workspace.folder(trained))
+    return {"images": len(ids)}
+
+
+def refine(
+    recipe: Recipe,
+    section: RefinerSection,
+    maps: Stage,
+    seed: int,
+    folder: Path,
+    workspace: Workspace,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fit the refiner and write refined maps of the same images."""
+    dataset = WithoutMasks(workspace.dataset)
+    ids, given, store = map_ids(recipe, dataset), map_store(workspace, maps), MapStore(folder / "maps")
+    refiner = find_refiner(section.name)(section.config, dataset.class_names)
+    train_ids = training_ids(dataset, recipe.data.train_split)
+    refiner.fit(dataset, train_ids, given, folder / "fit", seed=seed, progress=progress)
+    for done, image_id in enumerate(ids, start=1):
+        if image_id not in store:
+            refined = refiner.refine(dataset.sample(image_id), given.read(image_id))
+            store.write(image_id, refined, image_size=dataset.image_size(image_id))
+        progress(done, len(ids), "images")
+    return {"images": len(ids)}
+
+
+def choose_score(
+    recipe: Recipe, maps: Stage, folder: Path, workspace: Workspace, progress: Progress
+) -> dict[str, Any]:
+    """Choose the background score without any mask; maps with a background of their own need none."""
+    dataset = WithoutMasks(workspace.dataset)
+    ids, store = training_ids(dataset, recipe.data.train_split), map_store(workspace, maps)
+    if store.read(ids[0], full_size=False).background is not None:
+        document: dict[str, Any] = {"value": None, "source": "none", "details": {}}
+    else:
+        document = choose_background_score(store, ids, dataset, progress=progress).as_dict()
+    _write_chosen(folder, document)
+    return {"value": document["value"]}
+
+
+def chosen_score(workspace: Workspace, choose: Stage) -> dict[str, Any]:
+    """What `choose_score` found: value (None where none is needed), source and details."""
+    found: dict[str, Any] = json.loads((workspace.folder(choose) / CHOSEN).read_text(encoding="utf-8"))
+    return found
+
+
+def write_masks(
+    recipe: Recipe, maps: Stage, choose: Stage | None, folder: Path, workspace: Workspace, progress: Progress
+) -> dict[str, Any]:
+    """Turn maps into pseudo masks at the constant or automatic background score."""
+    config = recipe.pseudo_masks
+    dataset = WithoutMasks(workspace.dataset)
+    if choose is None:
+        chosen: dict[str, Any] = {"value": config.background_score, "source": "fixed", "details": {}}
+    else:
+        chosen = chosen_score(workspace, choose)
+    _write_chosen(folder, chosen)
+    write_pseudo_masks(
+        map_store(workspace, maps),
+        map_ids(recipe, dataset),
+        folder / "pseudo_masks",
+        background_score=chosen["value"],
+        unsure_margin=config.unsure_margin,
+        progress=progress,
+    )
+    return {"background_score": chosen["value"], "background_score_source": chosen["source"]}
+
+
+def _write_chosen(folder: Path, document: dict[str, Any]) -> None:
+    write_atomically(folder / CHOSEN, (json.dumps(document, indent=1) + "\n").encode())

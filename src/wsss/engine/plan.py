@@ -1,0 +1,369 @@
+"""From a recipe and a seed to an ordered tuple of stages: one plain function, no graph engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wsss.checks import nearest
+from wsss.data import FolderConfig, ScenesConfig, VocConfig
+from wsss.data.dataset import Dataset
+from wsss.engine import map_work, method_work, scoring, segmentation_work
+from wsss.engine.fingerprint import file_fingerprint
+from wsss.engine.recipe import MethodSection, Recipe
+from wsss.engine.stages import Stage, Workspace
+from wsss.errors import DataError, RecipeError
+from wsss.methods.base import Method
+from wsss.models import weights
+from wsss.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data as stages depend on them: a stage that generates them, or the fingerprint of files."""
+
+    inputs: tuple[Stage, ...]
+    reads: tuple[str, ...]
+
+
+def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
+    """All stages of a recipe in order; scoring stands behind what it scores.
+
+    Raises:
+        DataError: the recipe's data set can't be opened.
+        WeightsError: weights that the recipe names are not there.
+    """
+    source, stages = _data(recipe, workspace)
+    maps: Stage | None = None
+    if recipe.method is not None:
+        helpers = _frozen_helpers(recipe, recipe.method, seed, source)
+        stages += _method(recipe, recipe.method, helpers, seed, source)
+        activate = _activate(recipe, stages[-1], helpers, source)
+        stages += [activate, *_scored_maps(recipe, activate, "maps", source)]
+        maps = activate
+        for index, section in enumerate(recipe.refine):
+            maps = _refine(recipe, index, maps, seed, source)
+            stages += [maps, *_scored_maps(recipe, maps, f"refined-{section.name}", source)]
+        pseudo_masks = _pseudo_masks(recipe, maps, stages, source)
+        stages += [pseudo_masks, _score(recipe, pseudo_masks, "pseudo_masks", recipe.maps_split, source)]
+    if recipe.segmentation is not None:
+        trained = _train_segmentation(recipe, stages, seed, source)
+        predict = _predict(recipe, trained, source)
+        stages += [trained, predict, _score(recipe, predict, "segmentation", recipe.data.val_split, source)]
+    return tuple(stages)
+
+
+def until_stage(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
+    """The stages up to and including `until` (and its scoring).
+
+    Raises:
+        RecipeError: the recipe has no such stage.
+    """
+    if until is None or until == "evaluate":
+        return stages
+    places = [i for i, stage in enumerate(stages) if not stage.scores and _is_named(stage, until)]
+    if not places:
+        names = ", ".join(f"`{stage.name}`" for stage in stages if not stage.scores)
+        raise RecipeError(f"This recipe has no stage `{until}`. It has {names}.")
+    last = places[-1]
+    while last + 1 < len(stages) and (stages[last + 1].scores or stages[last + 1].kind == "choose-score"):
+        last += 1
+    return stages[: last + 1]
+
+
+def _is_named(stage: Stage, name: str) -> bool:
+    return stage.name == name or (name == "refine" and stage.name.startswith("refine-"))
+
+
+def check_data(recipe: Recipe, dataset: Dataset) -> None:
+    """Find out before the first training step whether data and recipe fit together.
+
+    Raises:
+        DataError: a split is missing or untagged, or a class is unknown.
+        RecipeError: the method can't work with these classes.
+    """
+    sections = [recipe.method, recipe.initialise.method if recipe.initialise else None]
+    for section in sections:
+        if section is not None:
+            method_work.training_ids(dataset, recipe.data.train_split)
+            section.config.with_class_texts(dataset.classes)
+    if recipe.method is not None:
+        dataset.ids(recipe.maps_split)
+    if recipe.segmentation is not None:
+        dataset.ids(recipe.data.val_split)
+    for name in recipe.evaluation.also_without:
+        if name not in dataset.class_names:
+            raise DataError(
+                f"`evaluation.also_without` names `{name}`, which is no class of {dataset.name}. "
+                f"{nearest(name, dataset.class_names)}"
+            )
+
+
+def data_stage(config: FolderConfig | VocConfig | ScenesConfig) -> Stage | None:
+    """The stage that generates the data, where they are generated."""
+    if not isinstance(config, ScenesConfig):
+        return None
+    return _stage(
+        "data",
+        "Generate the data",
+        config.model_dump(mode="json", exclude={"train_split", "val_split"}),
+        (),
+        partial(method_work.generate, config),
+    )
+
+
+def _data(recipe: Recipe, workspace: Workspace) -> tuple[Source, list[Stage]]:
+    stage = data_stage(recipe.data)
+    if stage is None:
+        check_data(recipe, workspace.dataset)
+        return Source((), (workspace.dataset.fingerprint(),)), []
+    workspace.data_stage = stage
+    return Source((stage,), ()), [stage]
+
+
+def _method(
+    recipe: Recipe, section: MethodSection, helpers: Mapping[str, Stage], seed: int, source: Source
+) -> list[Stage]:
+    """Everything up to the trained method, which comes last."""
+    assert recipe.training is not None
+    stages = list(helpers.values())
+    cache: Stage | None = None
+    if section.cls.prepare is not Method.prepare:
+        cache = _stage(
+            "prepare",
+            "Prepare the method",
+            {"method": _method_settings(section), "split": recipe.data.train_split},
+            (*stages, *source.inputs),
+            partial(method_work.prepare, recipe, section, helpers),
+            reads=(*source.reads, *_weights(section, helpers)),
+        )
+        stages.append(cache)
+    initial: Stage | None = None
+    if recipe.initialise is not None:
+        start = recipe.initialise
+        initial = _train(recipe, "initialise", start.method, start.training, seed, source, {})
+        stages.append(initial)
+    inputs = {
+        **helpers,
+        **({"prepare": cache} if cache else {}),
+        **({"initialise": initial} if initial else {}),
+    }
+    stages.append(_train(recipe, "train-method", section, recipe.training, seed, source, inputs))
+    return stages
+
+
+def _frozen_helpers(recipe: Recipe, section: MethodSection, seed: int, source: Source) -> dict[str, Stage]:
+    """Stages that make the frozen helpers which are no finished weights."""
+    helpers: dict[str, Stage] = {}
+    if "tag_classifier" in section.needs:
+        settings = recipe.tag_classifier
+        assert settings is not None
+        helpers["tag_classifier"] = _stage(
+            "train-tag-classifier",
+            "Train the tag classifier",
+            {
+                **settings.model_dump(mode="json"),
+                "split": recipe.data.train_split,
+                "normalisation": getattr(section.config, "normalisation", None),
+            },
+            source.inputs,
+            partial(method_work.train_tag_classifier, recipe, section, settings, seed),
+            reads=source.reads,
+            seed=seed,
+            every_process=True,
+        )
+    if "teacher" in section.needs and recipe.train_teacher is not None:
+        helpers["teacher"] = _stage(
+            "train-teacher",
+            "Train a teacher from tags and scene words",
+            {**recipe.train_teacher.model_dump(mode="json"), "split": recipe.data.train_split},
+            source.inputs,
+            partial(method_work.train_new_teacher, recipe, recipe.train_teacher, seed),
+            reads=source.reads,
+            seed=seed,
+            every_process=True,
+        )
+    if "teacher" in section.needs and recipe.finetune_teacher is not None:
+        helpers["teacher"] = _stage(
+            "finetune-teacher",
+            "Fine-tune the teacher",
+            {**recipe.finetune_teacher.model_dump(mode="json"), "split": recipe.data.train_split},
+            source.inputs,
+            partial(method_work.finetune_teacher, recipe, section, recipe.finetune_teacher, seed),
+            reads=(*source.reads, *_teacher_weights(section)),
+            seed=seed,
+            every_process=True,
+        )
+    return helpers
+
+
+def _train(
+    recipe: Recipe,
+    name: str,
+    section: MethodSection,
+    training: TrainingConfig,
+    seed: int,
+    source: Source,
+    inputs: Mapping[str, Stage],
+) -> Stage:
+    return _stage(
+        name,
+        f"Train {section.short_name}" + (" to start from" if name == "initialise" else ""),
+        {
+            "method": _method_settings(section),
+            "training": training.model_dump(mode="json"),
+            "split": recipe.data.train_split,
+            "roles": sorted(inputs),
+        },
+        (*inputs.values(), *source.inputs),
+        partial(method_work.train_method, recipe, section, training, seed, inputs),
+        kind="train-method",
+        reads=(*source.reads, *_weights(section, inputs)),
+        seed=seed,
+        every_process=True,
+    )
+
+
+def _activate(recipe: Recipe, trained: Stage, helpers: Mapping[str, Stage], source: Source) -> Stage:
+    return _stage(
+        "activate",
+        "Write activation maps",
+        {"activation": recipe.activation.model_dump(mode="json"), "splits": _map_splits(recipe)},
+        (trained, *source.inputs),
+        partial(map_work.activate, recipe, trained, helpers),
+        reads=source.reads,
+    )
+
+
+def _refine(recipe: Recipe, index: int, maps: Stage, seed: int, source: Source) -> Stage:
+    section = recipe.refine[index]
+    return _stage(
+        f"refine-{index}-{section.name}",
+        f"Refine the maps ({section.name})",
+        {"config": section.config.model_dump(mode="json"), "splits": _map_splits(recipe)},
+        (maps, *source.inputs),
+        partial(map_work.refine, recipe, section, maps, seed),
+        kind=f"refine-{section.name}",
+        reads=source.reads,
+        seed=seed,
+    )
+
+
+def _scored_maps(recipe: Recipe, maps: Stage, scores: str, source: Source) -> list[Stage]:
+    """The choice of a background score without masks, and the scores of the maps."""
+    choose = _stage(
+        f"choose-score-{scores}",
+        f"Choose a background score ({scores})",
+        {"split": recipe.data.train_split},
+        (maps, *source.inputs),
+        partial(map_work.choose_score, recipe, maps),
+        kind="choose-score",
+        reads=source.reads,
+    )
+    return [choose, _score(recipe, maps, scores, recipe.maps_split, source, choose)]
+
+
+def _pseudo_masks(recipe: Recipe, maps: Stage, stages: list[Stage], source: Source) -> Stage:
+    automatic = recipe.pseudo_masks.background_score == "automatic"
+    choose = (
+        next(s for s in stages if s.kind == "choose-score" and s.inputs[0] is maps) if automatic else None
+    )
+    return _stage(
+        "pseudo-masks",
+        "Write pseudo masks",
+        {"pseudo_masks": recipe.pseudo_masks.model_dump(mode="json"), "splits": _map_splits(recipe)},
+        (maps, *((choose,) if choose else ()), *source.inputs),
+        partial(map_work.write_masks, recipe, maps, choose),
+        reads=source.reads,
+    )
+
+
+def _train_segmentation(recipe: Recipe, stages: list[Stage], seed: int, source: Source) -> Stage:
+    assert recipe.segmentation is not None
+    by_name = {stage.name: stage for stage in stages}
+    pseudo_masks = by_name["pseudo-masks"] if recipe.segmentation.target == "pseudo_masks" else None
+    inputs = (pseudo_masks,) if pseudo_masks else ()
+    return _stage(
+        "train-segmentation",
+        "Train the segmentation network" + ("" if pseudo_masks else " on true masks"),
+        {**segmentation_work.training_settings(recipe.segmentation), "split": recipe.data.train_split},
+        (*inputs, *source.inputs),
+        partial(segmentation_work.train_network, recipe, seed, pseudo_masks),
+        reads=(*source.reads, *segmentation_work.initial_weights(recipe.segmentation)),
+        seed=seed,
+        every_process=True,
+    )
+
+
+def _predict(recipe: Recipe, trained: Stage, source: Source) -> Stage:
+    assert recipe.segmentation is not None
+    return _stage(
+        "predict",
+        "Predict masks",
+        {**segmentation_work.prediction_settings(recipe.segmentation), "split": recipe.data.val_split},
+        (trained, *source.inputs),
+        partial(segmentation_work.predict, recipe, trained),
+        reads=source.reads,
+    )
+
+
+def _score(
+    recipe: Recipe, stage: Stage, scores: str, split: str, source: Source, choose: Stage | None = None
+) -> Stage:
+    return _stage(
+        f"score-{scores}",
+        f"Score {scores.replace('_', ' ')} on {split}",
+        {"split": split, "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"maps_split"})},
+        (stage, *((choose,) if choose else ()), *source.inputs),
+        partial(scoring.score, recipe, stage, choose, scores, split),
+        reads=source.reads,
+        scores=scores,
+        split=split,
+    )
+
+
+def _stage(
+    name: str,
+    title: str,
+    settings: Mapping[str, Any],
+    inputs: tuple[Stage, ...],
+    work: Callable[[Path, Workspace, Any], Mapping[str, Any] | None],
+    *,
+    kind: str | None = None,
+    **rest: Any,
+) -> Stage:
+    return Stage(
+        name=name, kind=kind or name, title=title, settings=settings, inputs=inputs, work=work, **rest
+    )
+
+
+def _method_settings(section: MethodSection) -> dict[str, Any]:
+    """What decides a method's behaviour: its name or file, and every hyper-parameter."""
+    return {
+        "name": section.short_name,
+        "config": section.config.model_dump(mode="json"),
+        "teacher_precision": section.teacher_precision if "teacher" in section.needs else None,
+    }
+
+
+def _weights(section: MethodSection, made: Mapping[str, Stage]) -> tuple[str, ...]:
+    """Fingerprints of foreign weights and of a method's own file."""
+    found = [file_fingerprint(Path(section.name))] if section.name.endswith(".py") else []
+    if "teacher" in section.needs and "teacher" not in made:
+        found += _teacher_weights(section)
+    backbone = getattr(section.config, "backbone_weights", None)
+    if backbone is not None:
+        found.append(weights.sha256(weights.find_weights(backbone)))
+    return tuple(found)
+
+
+def _teacher_weights(section: MethodSection) -> tuple[str, ...]:
+    return (weights.sha256(weights.find_weights(section.teacher)),)
+
+
+def _map_splits(recipe: Recipe) -> list[str]:
+    """Splits whose images get maps: training's, and the scored one where it is another."""
+    return list(dict.fromkeys((recipe.data.train_split, recipe.maps_split)))

@@ -1,0 +1,152 @@
+"""Publish numbers: rows of `results/<data set>.csv`, made from run folders only."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from wsss.engine.compare import check_same_protocol
+from wsss.engine.measurements import FinishedRun, Measurement, finished_run, with_weak_to_full
+from wsss.errors import DataError
+from wsss.training.checkpoint import write_atomically
+
+COLUMNS: Final = (
+    "recipe",
+    "method",
+    "stage",
+    "split",
+    "metric",
+    "seed",
+    "value",
+    "background_score_source",
+    "supervision",
+    "crf",
+    "scales",
+    "flip",
+    "weights_sha256",
+    "data_version",
+    "run",
+    "commit",
+    "hardware",
+    "minutes",
+    "paper_value",
+)
+_KEY: Final = ("recipe", "stage", "split", "metric", "seed", "background_score_source")
+
+
+def publish(runs: Sequence[Path | str], results_folder: Path | str) -> tuple[Path, ...]:
+    """Write the runs' numbers into `results_folder`, one file per data set.
+
+    A row replaces the older row of the same recipe, stage, split, metric, seed and background score source;
+    all others stay. Rows are sorted.
+
+    Args:
+        runs: folders of finished runs.
+        results_folder: made if missing.
+
+    Returns:
+        The files written.
+
+    Raises:
+        StageError: a folder holds no finished run.
+        DataError: an existing file has other columns.
+    """
+    by_data: dict[str, list[FinishedRun]] = {}
+    for item in with_weak_to_full([finished_run(folder) for folder in runs]):
+        by_data.setdefault(str(item.record["data"]["name"]), []).append(item)
+    return tuple(_write(group, Path(results_folder) / f"{name}.csv") for name, group in by_data.items())
+
+
+def rows_of(run: FinishedRun) -> list[dict[str, str]]:
+    """The run's rows, all values as text."""
+    return [_row(run, measurement) for measurement in run.measurements]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a results file; empty where there is none.
+
+    Raises:
+        DataError: its columns are not ours.
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise DataError(
+                f"{path} must have the columns {', '.join(COLUMNS)}; got {reader.fieldnames}. Move it away."
+            )
+        return list(reader)
+
+
+def _write(runs: Sequence[FinishedRun], path: Path) -> Path:
+    check_same_protocol(runs)
+    rows = {_key(row): row for row in read_rows(path)}
+    for item in runs:
+        rows.update({_key(row): row for row in rows_of(item)})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[key] for key in sorted(rows))
+    write_atomically(path, text.getvalue().encode())
+    return path
+
+
+def _key(row: Mapping[str, str]) -> tuple[Any, ...]:
+    return tuple(int(row[name]) if name == "seed" else row[name] for name in _KEY)
+
+
+def _row(run: FinishedRun, m: Measurement) -> dict[str, str]:
+    record, recipe = run.record, run.record["recipe"]
+    scales, flip = _testing(recipe, m.stage)
+    made = next(entry for entry in record["stages"] if entry["score_stage"] == m.stage)
+    paper_value = recipe["about"]["paper_values"].get(f"{m.stage}.{m.background_score_source}.{m.metric}")
+    values = {
+        "recipe": run.recipe_name,
+        "method": run.method,
+        "stage": m.stage,
+        "split": m.split,
+        "metric": m.metric,
+        "seed": run.seed,
+        "value": f"{m.value:.2f}",
+        "background_score_source": m.background_score_source,
+        "supervision": record["supervision"],
+        "crf": "yes" if _uses_crf(recipe, m.stage) else "no",
+        "scales": " ".join(f"{scale:g}" for scale in scales),
+        "flip": "yes" if flip else "no",
+        "weights_sha256": " ".join(
+            f"{name}:{digest[:16]}" for name, digest in sorted(record["weights"].items())
+        ),
+        "data_version": record["data"]["data_version"],
+        "run": run.folder.name,
+        "commit": made["commit"],
+        "hardware": made["hardware"],
+        "minutes": f"{_minutes_until(record, m.stage):.1f}",
+        "paper_value": "" if paper_value is None else f"{paper_value:g}",
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def _testing(recipe: Mapping[str, Any], stage: str) -> tuple[Sequence[float], bool]:
+    """Scales and mirroring that the stage's scores were made with."""
+    if stage == "segmentation":
+        return recipe["segmentation"]["test_scales"], recipe["segmentation"]["test_flip"]
+    return recipe["activation"]["scales"], recipe["activation"]["flip"]
+
+
+def _uses_crf(recipe: Mapping[str, Any], stage: str) -> bool:
+    """Whether a dense CRF had a hand in the stage or in what it was made from."""
+    return stage != "maps" and any(section["name"] == "dense_crf" for section in recipe["refine"])
+
+
+def _minutes_until(record: Mapping[str, Any], stage: str) -> float:
+    """Time of all stages up to the scored one, also of those that an earlier run had finished."""
+    seconds = 0.0
+    for entry in record["stages"]:
+        seconds += float(entry["seconds"])
+        if entry["score_stage"] == stage:
+            break
+    return seconds / 60

@@ -1,0 +1,306 @@
+"""Recipes: one YAML file, validated, says everything about one experiment.
+
+Defaults live in the models of each room only; a recipe lists what differs. Relative paths in a recipe are
+relative to the current working directory. `load_recipe` reads, checks and completes a recipe; what it returns
+decides, together with a seed, every stage's fingerprint.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+
+from wsss.activation.extract import ExtractConfig
+from wsss.checks import nearest
+from wsss.data import DataConfig
+from wsss.engine.recipe_errors import unknown_key, validated
+from wsss.engine.recipe_files import find_recipe, read_yaml, recipe_name, with_overrides
+from wsss.errors import RecipeError
+from wsss.methods.base import Method, MethodConfig, find_method
+from wsss.models.clip_finetuning import FinetuneConfig
+from wsss.models.teacher_training import TeacherConfig
+from wsss.refiners.base import RefinerConfig, find_refiner
+from wsss.segmentation import SegmentationConfig
+from wsss.training.loop import TrainingConfig
+
+
+class Section(BaseModel):
+    """A part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class About(Section):
+    """What the experiment is, for readers, reports and tests; changes no result."""
+
+    title: str = Field("", description="One line: what is tried.")
+    paper: str = Field("", description="Paper and section whose settings these are.")
+    command: str = Field("", description="The exact command that runs it.")
+    hardware: str = Field("", description="Where `minutes` was measured.")
+    minutes: float | None = Field(None, ge=0, description="Duration of one seed in minutes.")
+    expected: dict[str, Any] = Field({}, description="Own scores stage by stage, with spread over seeds.")
+    paper_values: dict[str, float] = Field(
+        {}, description="Published numbers in percent; keys stage.source.metric such as maps.oracle.miou."
+    )
+    notes: str = Field("", description="Anything a reader must know.")
+
+
+class MethodSection(Section):
+    """A method, its hyper-parameters, and the teacher that guides it."""
+
+    name: str
+    preset: str | None = None
+    teacher: str = "embedded"
+    teacher_precision: Literal["float32", "bfloat16"] = "float32"
+    config: SerializeAsAny[MethodConfig]
+
+    @property
+    def cls(self) -> type[Method]:
+        """The method's class."""
+        return _method_class(self.name)
+
+    @property
+    def short_name(self) -> str:
+        """The method's name; the file's stem for a method given by path."""
+        return Path(self.name).stem if self.name.endswith(".py") else self.name
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Frozen helpers that this configuration requires."""
+        return self.cls.needs(self.config)
+
+
+class RefinerSection(Section):
+    """A refiner and its hyper-parameters."""
+
+    name: str
+    config: SerializeAsAny[RefinerConfig]
+
+
+class Initialise(Section):
+    """The training whose weights the method starts from."""
+
+    method: MethodSection
+    training: TrainingConfig
+
+
+class TagClassifierSection(Section):
+    """The separately trained classifier that judges masked images in place of a language teacher."""
+
+    backbone: str = Field("vgg_small", description="Network of the classifier (the ablation uses VGG).")
+    training: TrainingConfig
+
+
+class PseudoMaskConfig(Section):
+    """How maps become pseudo masks."""
+
+    background_score: Literal["automatic"] | float = Field(
+        "automatic", description="Score of class 0: a constant, or chosen without any mask."
+    )
+    unsure_margin: float = Field(
+        0.0, ge=0, le=1, description="Pixels whose two best scores differ by less become 255; 0: none do."
+    )
+
+
+class EvaluationConfig(Section):
+    """How results are scored; only scoring reads masks."""
+
+    fixed_background_score: float = Field(0.15, ge=0, le=1, description="The papers' constant (CLIMS: 0.15).")
+    maps_split: str | None = Field(
+        None, description="Split whose maps and pseudo masks are scored; none: train."
+    )
+    also_without: tuple[str, ...] = Field((), description="Classes left out of an additional mIoU, one each.")
+
+
+class Recipe(Section):
+    """A complete experiment; see the fields' own models for all keys."""
+
+    name: str
+    about: About = Field(default_factory=partial(About.model_validate, {}))
+    data: DataConfig
+    method: MethodSection | None = None
+    training: TrainingConfig | None = None
+    initialise: Initialise | None = None
+    tag_classifier: TagClassifierSection | None = None
+    train_teacher: TeacherConfig | None = None
+    finetune_teacher: FinetuneConfig | None = None
+    activation: ExtractConfig = Field(default_factory=partial(ExtractConfig.model_validate, {}))
+    refine: tuple[RefinerSection, ...] = ()
+    pseudo_masks: PseudoMaskConfig = Field(default_factory=partial(PseudoMaskConfig.model_validate, {}))
+    segmentation: SegmentationConfig | None = None
+    evaluation: EvaluationConfig = Field(default_factory=partial(EvaluationConfig.model_validate, {}))
+
+    @property
+    def maps_split(self) -> str:
+        """The split whose maps and pseudo masks are scored."""
+        return self.evaluation.maps_split or self.data.train_split
+
+    @property
+    def method_name(self) -> str:
+        """Name for tables: the method's, or `supervised` where masks are the target."""
+        return self.method.short_name if self.method else "supervised"
+
+    @property
+    def supervision(self) -> str:
+        """F (masks), I (image labels), I+L (and language), I+S (and saliency)."""
+        if self.segmentation is not None and self.segmentation.target == "masks":
+            return "F"
+        assert self.method is not None
+        return self.method.cls.supervision
+
+    def resolved(self) -> dict[str, Any]:
+        """The complete recipe as plain data in the shape of a recipe file."""
+        return {key: _plain(getattr(self, key)) for key in type(self).model_fields}
+
+    def to_yaml(self) -> str:
+        """The complete recipe as YAML that `load_recipe` reads back."""
+        return str(yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True))
+
+
+def _plain(value: Any) -> Any:
+    """Plain data; methods' and refiners' hyper-parameters stand beside their names, as in a file."""
+    if isinstance(value, (MethodSection, RefinerSection)):
+        own = {key: getattr(value, key) for key in type(value).model_fields if key != "config"}
+        return {**own, **value.config.model_dump(mode="json")}
+    if isinstance(value, Initialise):
+        return {"method": _plain(value.method), "training": _plain(value.training)}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and validate a recipe.
+
+    Args:
+        recipe: a file, or the name of a shipped recipe such as `scenes/clims`.
+        overrides: `key.key=value` texts, as after `--set`; they become part of the recipe's name.
+
+    Raises:
+        RecipeError: no such file, an unknown key, or a value out of range.
+    """
+    path = find_recipe(recipe)
+    raw = with_overrides(read_yaml(path), overrides, str(recipe))
+    return parse_recipe({"name": recipe_name(path, overrides), **raw}, str(recipe))
+
+
+def parse_recipe(raw: Mapping[str, Any], source: str) -> Recipe:
+    """Validate plain data as a recipe; `source` names its file in messages."""
+    known = Recipe.model_fields
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in known:
+            raise unknown_key("", str(key), known, source, "Run `wsss show scenes/clims` for an example.")
+        if value is None and not known[key].is_required() and known[key].default is None:
+            continue
+        values[key] = _section(key, value, source)
+    if "data" not in values:
+        raise RecipeError(
+            f"Section `data` is missing in {source}. Say where the images are: `data: {{kind: folder, …}}`."
+        )
+    recipe = Recipe.model_construct(**values)
+    _check_whole(recipe, source)
+    return recipe
+
+
+def _section(key: str, value: Any, source: str) -> Any:
+    if key == "method":
+        return parse_method(value, key, source)
+    if key == "refine":
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise RecipeError(
+                f"`refine` in {source} must be a list of refiners; got {value!r}. "
+                "Write `refine: []` for none."
+            )
+        return tuple(_parse_refiner(item, f"refine.{index}", source) for index, item in enumerate(value))
+    if key == "initialise":
+        raw = _mapping(value, key, source)
+        for name in raw:
+            if name not in Initialise.model_fields:
+                raise unknown_key(key, name, Initialise.model_fields, source)
+        return Initialise(
+            method=parse_method(raw.get("method"), "initialise.method", source),
+            training=validated(
+                TrainingConfig, raw.get("training", {}), where="initialise.training", source=source
+            ),
+        )
+    model = DataConfig if key == "data" else Recipe.model_fields[key].annotation
+    return validated(model, value, where=key, source=source)
+
+
+def parse_method(raw: Any, where: str, source: str) -> MethodSection:
+    """Validate a method section: its preset first, then the recipe's own values."""
+    values = dict(_mapping(raw, where, source))
+    name = values.pop("name", None)
+    if not isinstance(name, str):
+        raise RecipeError(f"`{where}.name` is missing in {source}. Run `wsss list methods` for the choices.")
+    section: dict[str, Any] = {"name": name, "config": MethodConfig()}
+    section |= {key: values.pop(key) for key in ("preset", "teacher", "teacher_precision") if key in values}
+    preset = validated(MethodSection, section, where=where, source=source).preset
+    cls = _method_class(name)
+    if preset is not None and preset not in cls.presets:
+        raise RecipeError(
+            f"Method `{name}` has no preset `{preset}` ({source}). {nearest(str(preset), cls.presets)}"
+        )
+    advice = f"Run `wsss show methods/{name}` for all keys."
+    chosen: Mapping[str, Any] = cls.presets[preset] if preset else {}
+    merged = {**chosen, **values}
+    config = validated(cls.Config, merged, where=where, source=source, advice=advice)
+    return MethodSection.model_validate({**section, "config": config})
+
+
+@functools.cache
+def _method_class(name: str) -> type[Method]:
+    return find_method(name)
+
+
+def _parse_refiner(raw: Any, where: str, source: str) -> RefinerSection:
+    values = dict(_mapping(raw, where, source))
+    name = values.pop("name", None)
+    if not isinstance(name, str):
+        raise RecipeError(f"`{where}.name` is missing in {source}. Run `wsss list refiners` for the choices.")
+    config = validated(find_refiner(name).Config, values, where=where, source=source)
+    return RefinerSection(name=name, config=config)
+
+
+def _mapping(raw: Any, where: str, source: str) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise RecipeError(
+            f"`{where}` in {source} must be a section of keys; got {raw!r}. Write `{where}: {{name: …}}`."
+        )
+    return raw
+
+
+def _check_whole(recipe: Recipe, source: str) -> None:
+    """What no single section can know."""
+    supervised = recipe.segmentation is not None and recipe.segmentation.target == "masks"
+    if recipe.method is None:
+        if not supervised:
+            raise RecipeError(
+                f"Section `method` is missing in {source}. Name one (`wsss list methods`), "
+                "or train on true masks with `segmentation: {target: masks}`."
+            )
+        return
+    if recipe.training is None:
+        raise RecipeError(
+            f"Section `training` is missing in {source}. Say how long `method` trains: "
+            "`training: {epochs: 5}`."
+        )
+    if recipe.train_teacher is not None and recipe.finetune_teacher is not None:
+        raise RecipeError(
+            f"`train_teacher` and `finetune_teacher` are both given in {source}. Keep one of them: "
+            "each makes the teacher."
+        )
+    if "tag_classifier" in recipe.method.needs and recipe.tag_classifier is None:
+        raise RecipeError(
+            f"Method `{recipe.method.name}` needs a section `tag_classifier` in {source}. "
+            "Say how it is trained."
+        )

@@ -1,0 +1,106 @@
+"""Scoring beside the stages: the only part of a run that reads masks of weakly supervised data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+import numpy as np
+
+from wsss.activation.scoring import score_maps, score_masks
+from wsss.data.dataset import Dataset, tagged_ids
+from wsss.engine.map_work import chosen_score, map_store
+from wsss.engine.recipe import Recipe
+from wsss.engine.stages import Stage, Workspace, stage_record
+from wsss.metrics.per_image import load_per_image
+from wsss.training.checkpoint import write_atomically
+from wsss.training.journal import Progress
+
+FOLDERS: Final = {"pseudo_masks": "pseudo_masks", "segmentation": "predictions"}
+SPECIAL: Final = "specific_surroundings"
+
+
+def score(
+    recipe: Recipe,
+    stage: Stage,
+    choose: Stage | None,
+    scores: str,
+    split: str,
+    folder: Path,
+    workspace: Workspace,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write `scores.json` and `per_image.npz`; only a note where the split has no masks."""
+    dataset = workspace.dataset
+    if not dataset.has_masks(split):
+        note = f"Split {split} of {dataset.name} has no masks, so {scores.replace('_', ' ')} are not scored."
+        workspace.listener.note(note)
+        return {"skipped": note}
+    ids = dataset.ids(split) if scores == "segmentation" else tagged_ids(dataset, split)
+    per_image = folder / "per_image.npz"
+    if choose is not None:
+        found = score_maps(
+            map_store(workspace, stage),
+            dataset,
+            ids,
+            fixed=recipe.evaluation.fixed_background_score,
+            automatic=chosen_score(workspace, choose)["value"],
+            per_image=per_image,
+            progress=progress,
+        )
+    else:
+        source, value = _background_score(stage, workspace)
+        found = score_masks(
+            workspace.folder(stage) / FOLDERS[scores],
+            dataset,
+            ids,
+            source=source,
+            background_score=value,
+            per_image=per_image,
+            progress=progress,
+        )
+    add_mious_without(found["entries"], recipe.evaluation.also_without)
+    _add_special_images(found["entries"], dataset, ids, per_image)
+    write_atomically(folder / "scores.json", (json.dumps(found, indent=1) + "\n").encode())
+    return {"images": found["images"]}
+
+
+def add_mious_without(entries: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
+    """Add the mean IoU of the classes that have true pixels, once without each of `classes`."""
+    for entry in entries if classes else ():
+        entry["miou_without"] = {
+            left_out: fmean(v for name, v in entry["iou"].items() if name != left_out and v is not None)
+            for left_out in classes
+        }
+
+
+def _add_special_images(
+    entries: Sequence[dict[str, Any]], dataset: Dataset, ids: Sequence[str], per_image: Path
+) -> None:
+    """Add the mIoU of images whose surroundings are on no fixed list, where metadata tell them."""
+    metadata = getattr(dataset, "metadata", None)
+    if metadata is None:
+        return
+    special = np.array([bool(metadata(image_id).get(f"has_{SPECIAL}")) for image_id in ids])
+    if special.any():
+        counts = load_per_image(per_image)
+        for entry in entries:
+            value = float(counts[entry["background_score_source"]].miou(special[None].astype(np.int64))[0])
+            entry["miou_subset"] = {SPECIAL: value}
+
+
+def _background_score(stage: Stage, workspace: Workspace) -> tuple[str, float | None]:
+    """Source and value of the background score that the pseudo masks behind some masks were made with."""
+    pseudo_masks = _ancestor(stage, "pseudo-masks")
+    record = stage_record(workspace.folder(pseudo_masks)) if pseudo_masks else None
+    facts: Mapping[str, Any] = record["facts"] if record else {}
+    return facts.get("background_score_source", "none"), facts.get("background_score")
+
+
+def _ancestor(stage: Stage, kind: str) -> Stage | None:
+    if stage.kind == kind:
+        return stage
+    return next((found for other in stage.inputs if (found := _ancestor(other, kind))), None)

@@ -1,0 +1,89 @@
+"""Every shipped recipe loads, says what it is, and shares what it can with the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiny_recipe import random_teacher
+from wsss.data import ScenesConfig
+from wsss.engine.plan import plan
+from wsss.engine.recipe import load_recipe
+from wsss.engine.recipe_files import list_recipes
+from wsss.engine.stages import Silence, Stage, Workspace
+from wsss.errors import RecipeError
+
+SCENES = [name for name in list_recipes() if name.startswith("scenes/")]
+HEADLINE = [name for name in SCENES if "demo" not in name]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_teacher(tmp_path_factory.mktemp("teacher") / "clip")
+
+
+def planned(name: str, teacher: Path) -> dict[str, Stage]:
+    overrides = [f"method.teacher={teacher}"] if load_recipe(name).method else []
+    recipe = load_recipe(name, overrides)
+    workspace = Workspace(Path("runs"), recipe.data, torch.device("cpu"), Silence())
+    return {stage.name: stage for stage in plan(recipe, 0, workspace)}
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_loads_and_says_what_it_is(name: str):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    about = recipe.about
+    assert about.title
+    assert about.hardware
+    assert about.command.startswith("wsss ")
+    assert about.paper or recipe.supervision == "F"
+    for key in about.paper_values:
+        stage, source, metric = key.split(".", 2)
+        assert stage in ("maps", "pseudo_masks", "segmentation")
+        assert source in ("fixed", "oracle", "automatic", "none")
+        assert metric
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_an_unknown_key_fails_with_a_suggestion(name: str):
+    with pytest.raises(RecipeError, match=r"Unknown key `activation.scals`.*Did you mean `scales`"):
+        load_recipe(name, ["activation.scals=1"])
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_scenes_recipes_share_their_data_and_their_common_cam(name: str, teacher: Path):
+    stages, cam = (
+        planned(name, teacher),
+        planned("scenes/demo-cam" if "demo" in name else "scenes/cam", teacher),
+    )
+    assert stages["data"].fingerprint == cam["data"].fingerprint
+    if "initialise" in stages:
+        assert stages["initialise"].fingerprint == cam["train-method"].fingerprint
+
+
+def test_headline_recipes_use_world_0_and_one_way_of_scoring():
+    recipes = [load_recipe(name) for name in HEADLINE]
+    assert {recipe.data.world for recipe in recipes if isinstance(recipe.data, ScenesConfig)} == {0}
+    assert len({recipe.evaluation.model_dump_json() for recipe in recipes}) == 1
+    assert len({recipe.activation.model_dump_json() for recipe in recipes if recipe.method}) == 1
+
+
+def test_all_segmentation_networks_on_scenes_are_the_supervised_ones_twins(teacher: Path):
+    full = planned("scenes/supervised", teacher)["train-segmentation"].settings
+    for name in ("scenes/cam", "scenes/clims"):
+        assert {**planned(name, teacher)["train-segmentation"].settings, "target": "masks"} == full
+
+
+def test_the_ablation_differs_from_clims_in_its_losses_only():
+    full = load_recipe("scenes/clims").resolved()
+    weights = {"otm_weight", "btm_weight", "cbs_weight", "reg_weight"}
+    for name in ("otm", "otm-btm", "otm-btm-reg", "otm-btm-cbs"):
+        other = load_recipe(f"scenes/ablation-{name}").resolved()
+        assert {k for k, v in other["method"].items() if v != full["method"][k]} <= weights
+        assert all(other["method"][k] in (0, full["method"][k]) for k in weights)
+        assert [other[key] for key in ("data", "training", "initialise")] == [
+            full[key] for key in ("data", "training", "initialise")
+        ]
