@@ -154,13 +154,13 @@ class Pen:
         alpha, textured, key = (
             np.asarray(mask.reduce(SUPERSAMPLING), np.float32) / 255 for mask in self._masks
         )
-        colour = np.asarray(self._colour.reduce(SUPERSAMPLING), np.float32)
+        colour: Array = np.asarray(self._colour.reduce(SUPERSAMPLING), np.float32)
         height, width = alpha.shape
         share = _pattern(rng, pattern, height, width)[..., None] * textured[..., None]
         colour = colour + share * (np.array(self.accent, np.float32) - np.array(self.body, np.float32))
         fall = np.linspace(1.1, 0.86, height, dtype=np.float32)[:, None]
-        light = fall + 0.10 * (smooth_noise(rng, height, width, 6, 6) - 0.5)
-        light[key > 0.5] = 1.0
+        unevenness = 0.10 * (smooth_noise(rng, height, width, 6, 6) - 0.5)
+        light = np.where(key > 0.5, np.float32(1.0), fall + unevenness)
         return Layer(self._top, self._left, (colour * light[..., None]).clip(0, 255), alpha, key)
 
     def _round(self, radius: float) -> tuple[float, float]:

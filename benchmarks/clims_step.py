@@ -1,0 +1,195 @@
+"""One training step of CLIMS against the straightforward version, and against the backbone alone.
+
+ResNet-50 at 512 x 512, a teacher of the size of CLIP ViT-B/32 with random weights, 4 images with 6 pairs and
+SGD. The straightforward version does what the formulas say, term by term: it encodes texts in every step and
+for every term, and each region when a term asks for it (the inside twice), upsamples the maps of all classes
+before it picks the pairs' own, and lets gradients reach the teacher's weights. Both give the same loss.
+
+    python benchmarks/clims_step.py [--repetitions 3] [--device cpu] [--lists voc|coco]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
+
+from record import record
+from wsss.layers.class_texts import published_texts
+from wsss.methods.base import Frozen
+from wsss.methods.clims import Clims
+from wsss.models.clip import HuggingFaceTeacher
+from wsss.models.tiny_clip import word_tokenizer
+from wsss.types import Batch
+
+SIZE, IMAGES = 512, 4
+PRESENT = ((0, 1), (2,), (3, 4), (5,))  # 6 pairs
+PRESETS = {"voc": "improved", "coco": "improved_coco"}
+THRESHOLD = 0.0  # random weights know no similarity: lets about half of the texts count in CBS
+
+
+def setup(lists: str, device: torch.device) -> tuple[Clims, Batch]:
+    """A method with random weights, and one batch."""
+    torch.manual_seed(0)
+    texts = published_texts(f"{lists}_improved")
+    template = "a photo of {}."
+    words = [template.format(text) for text in (*texts.prompts.values(), *texts.background_texts)]
+    tokenizer = word_tokenizer(words, context_length=77)
+    special = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    model = CLIPModel(CLIPConfig(text_config=special))  # transformers' defaults are ViT-B/32's
+    teacher = HuggingFaceTeacher(model, tokenizer, mean=(0.5,) * 3, std=(0.25,) * 3)
+    config = Clims.Config(**{**Clims.presets[PRESETS[lists]], "cbs_threshold": THRESHOLD})
+    method = Clims(config, ("background", *texts.prompts), Frozen(teacher=teacher)).to(device).train()
+    labels = torch.zeros(IMAGES, len(texts.prompts), dtype=torch.bool)
+    for image, columns in enumerate(PRESENT):
+        labels[image, list(columns)] = True
+    images = torch.randn(IMAGES, 3, SIZE, SIZE)
+    valid = torch.ones(IMAGES, SIZE, SIZE, dtype=torch.bool)
+    return method, Batch(images, labels, ("",) * IMAGES, valid).to(device)
+
+
+def straightforward(method: Clims, batch: Batch) -> dict[str, Tensor]:
+    """The four terms as the formulas put them."""
+    config, teacher = method.config, method.frozen.teacher
+    assert isinstance(teacher, HuggingFaceTeacher)
+    model: Any = teacher.model
+    device = batch.images.device
+
+    def encode_text(text: str) -> Tensor:
+        tokens = {key: value.to(device) for key, value in teacher.tokenize([text]).items()}
+        return F.normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
+
+    def encode_images(images: list[Tensor]) -> Tensor:
+        features = model.get_image_features(pixel_values=torch.stack(images)).pooler_output
+        return F.normalize(features, dim=-1)
+
+    def resize(planes: Tensor) -> Tensor:
+        size = (teacher.image_size, teacher.image_size)
+        return F.interpolate(planes, size=size, mode="bilinear", align_corners=True)
+
+    maps = torch.sigmoid(method.class_logits(batch.images))
+    large, images = resize(maps), resize(batch.images)
+    pairs = [(n, k) for n in range(IMAGES) for k in range(maps.shape[1]) if batch.image_labels[n, k]]
+    inside = [images[n] * large[n, k] for n, k in pairs]
+    outside = [images[n] * (1 - large[n, k]) for n, k in pairs]
+    names, template = method.class_names[1:], "a photo of {}."
+    prompts = [template.format(config.class_prompts[names[k]]) for _, k in pairs]
+    own = torch.cat([encode_text(prompt) for prompt in prompts])
+    otm = -(encode_images(inside) * own).sum(dim=1).clamp(1e-4, 0.9999).log().mean()
+    own = torch.cat([encode_text(prompt) for prompt in prompts])
+    btm = -(1 - (encode_images(outside) * own).sum(dim=1).clamp(1e-4, 0.9999)).log().mean()
+    others = torch.cat([encode_text(template.format(text)) for text in config.background_texts or ()])
+    similarity = encode_images(inside) @ others.T
+    cbs = -torch.log(1 - similarity[similarity > THRESHOLD]).sum()
+    return {
+        "OTM": config.otm_weight * otm,
+        "BTM": config.btm_weight * btm,
+        "CBS": config.cbs_weight * cbs,
+        "REG": config.reg_weight * maps.mean(),
+    }
+
+
+def backbone_pass(method: Clims, batch: Batch) -> dict[str, Tensor]:
+    """The backbone's own forward pass, with a loss that costs nothing."""
+    return {"mean": method.backbone(batch.images).mean()}
+
+
+CASES: dict[str, Callable[[Clims, Batch], dict[str, Tensor]]] = {
+    "ours": lambda method, batch: method.losses(batch),
+    "straightforward": straightforward,
+    "backbone": backbone_pass,
+}
+
+
+def step(name: str, method: Clims, batch: Batch, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+    """Run one step; its loss and its seconds."""
+    teacher = method.frozen.teacher
+    assert isinstance(teacher, HuggingFaceTeacher)
+    teacher.requires_grad_(name == "straightforward")
+    _wait(batch)
+    start = time.perf_counter()
+    total = torch.stack(list(CASES[name](method, batch).values())).sum()
+    total.backward()
+    if name != "backbone":
+        optimizer.step()
+    optimizer.zero_grad()
+    _wait(batch)
+    return float(total.detach()), time.perf_counter() - start
+
+
+def _wait(batch: Batch) -> None:
+    if batch.images.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_mb(name: str, arguments: argparse.Namespace) -> float:
+    """Peak memory of a process that runs two steps of one case."""
+    options = ["--only", name, "--lists", arguments.lists, "--device", arguments.device]
+    done = subprocess.run([sys.executable, __file__, *options], check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout)["peak_mb"])
+
+
+def run_alone(name: str, arguments: argparse.Namespace) -> None:
+    """Two steps, then the process's peak memory as JSON."""
+    device = torch.device(arguments.device)
+    method, batch = setup(arguments.lists, device)
+    optimizer = torch.optim.SGD(method.parameter_groups(1e-6))
+    for _ in range(2):
+        step(name, method, batch, optimizer)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    print(json.dumps({"peak_mb": peak}))
+
+
+def main(arguments: argparse.Namespace) -> None:
+    device = torch.device(arguments.device)
+    method, batch = setup(arguments.lists, device)
+    optimizer = torch.optim.SGD(method.parameter_groups(0.0))  # rate 0: every step has the same loss
+    seconds: dict[str, list[float]] = {name: [] for name in CASES}
+    for repetition in range(arguments.repetitions + 1):
+        losses = {}
+        for name in CASES:
+            losses[name], duration = step(name, method, batch, optimizer)
+            if repetition:  # the first warms up
+                seconds[name].append(duration)
+        difference = abs(losses["ours"] - losses["straightforward"])
+        assert difference < 1e-4 * abs(losses["straightforward"]), losses
+    times = {name: statistics.median(values) for name, values in seconds.items()}
+    peaks = {name: peak_mb(name, arguments) for name in ("ours", "straightforward")}
+    print({name: [round(value, 3) for value in values] for name, values in seconds.items()}, "peak MB", peaks)
+    ours = times["ours"]
+    of = f"ResNet-50 at 512 px, ViT-B/32, 4 images, 6 pairs, {arguments.lists} lists"
+    plain = times["straightforward"]
+    record("clims_step", of, "straightforward step", plain / ours, ours, peaks["ours"], device=device)
+    record(
+        "clims_step", of, "backbone pass alone", times["backbone"] / ours, ours, peaks["ours"], device=device
+    )
+    own = f"{of}: the straightforward step itself"
+    record("clims_step", own, "straightforward step", 1.0, plain, peaks["straightforward"], device=device)
+    print(f"a step takes {ours / times['backbone']:.2f} times the backbone's own pass")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--lists", choices=PRESETS, default="voc")
+    parser.add_argument("--only", choices=CASES, help="run this case alone and print its peak memory")
+    chosen = parser.parse_args()
+    run_alone(chosen.only, chosen) if chosen.only else main(chosen)

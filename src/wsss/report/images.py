@@ -1,0 +1,151 @@
+"""Pictures for the page: photographs, maps and masks in one colour language, as WebP data URIs.
+
+A class has one colour everywhere on the page. Maps and masks lie on a pale grey copy of the photograph: a map
+takes the class's colour in the strength of its score, a mask takes it fully, with a line around each region.
+"""
+
+from __future__ import annotations
+
+import base64
+import colorsys
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wsss.types import BACKGROUND, IGNORE
+
+Picture = npt.NDArray[np.uint8]
+"""RGB, 0-255; (H, W, 3)."""
+
+COLOURS: Final = (
+    "#d1495b",
+    "#2a7fba",
+    "#e0a030",
+    "#3f9c5a",
+    "#8257b5",
+    "#12a3a0",
+    "#e0703c",
+    "#c45a9c",
+    "#7d8f2f",
+    "#54678f",
+)
+"""Colours of the first classes; later ones are spread over the colour wheel."""
+
+UNSURE: Final = (255, 255, 255)  # pixels of value 255
+SMALL_SIDE: Final = 150  # smaller pictures are doubled, so that edges stay sharp on dense screens
+LARGE_SIDE: Final = 220  # larger pictures are reduced to this
+MAP_STRENGTH: Final = 0.92  # share of the class's colour where a score is 1
+MASK_STRENGTH: Final = 0.72
+
+
+def class_colour(class_id: int) -> str:
+    """Colour of a foreground class, `#rrggbb`.
+
+    Args:
+        class_id: 1…K.
+    """
+    index = class_id - 1
+    if index < len(COLOURS):
+        return COLOURS[index]
+    hue = (index * 0.618034) % 1.0  # the golden ratio keeps neighbours apart
+    red, green, blue = colorsys.hls_to_rgb(hue, 0.42 + 0.12 * (index % 3), 0.55)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+def thumbnail(image: Picture) -> Picture:
+    """The photograph at the size in which the page shows it."""
+    size = shown_size(*image.shape[:2])
+    return image if size == image.shape[:2] else _resized(image, size, Image.Resampling.LANCZOS)
+
+
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) in which the page shows a picture."""
+    longest = max(height, width)
+    if longest <= SMALL_SIDE:
+        return 2 * height, 2 * width
+    factor = min(1.0, LARGE_SIDE / longest)
+    return max(1, round(factor * height)), max(1, round(factor * width))
+
+
+def map_picture(image: Picture, class_ids: Sequence[int], scores: npt.NDArray[np.float32]) -> Picture:
+    """Scores over the pale photograph, each class in its colour.
+
+    Args:
+        image: (H, W, 3).
+        class_ids: M classes.
+        scores: (M, H, W), in [0, 1].
+    """
+    base = _pale(thumbnail(image))
+    size = base.shape[:2]
+    if not len(class_ids):
+        return base.astype(np.uint8)
+    planes = np.stack(
+        [_resized(plane.astype(np.float32), size, Image.Resampling.BILINEAR) for plane in scores]
+    )
+    strongest = planes.argmax(axis=0)
+    colours = np.stack([_rgb(class_id) for class_id in class_ids])[strongest]
+    strength = MAP_STRENGTH * planes.max(axis=0).clip(0, 1)[..., None]
+    picture: Picture = (base * (1 - strength) + colours * strength).round().astype(np.uint8)
+    return picture
+
+
+def mask_picture(image: Picture, mask: npt.NDArray[np.uint8]) -> Picture:
+    """Regions over the pale photograph, each class in its colour; unsure pixels (255) are white.
+
+    Args:
+        image: (H, W, 3).
+        mask: (H, W), label space of the library.
+    """
+    base = _pale(thumbnail(image))
+    shown = _resized(mask, base.shape[:2], Image.Resampling.NEAREST)
+    blended = base.copy()
+    edge = _edges(shown)
+    for class_id in np.unique(shown).tolist():
+        if class_id == BACKGROUND:
+            continue
+        colour = np.array(UNSURE if class_id == IGNORE else _rgb(class_id), dtype=np.float64)
+        inside = shown == class_id
+        blended[inside] = base[inside] * (1 - MASK_STRENGTH) + colour * MASK_STRENGTH
+        blended[inside & edge] = colour * 0.8
+    picture: Picture = blended.round().astype(np.uint8)
+    return picture
+
+
+def data_uri(picture: Picture, quality: int = 80) -> str:
+    """The picture as a WebP data URI."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "WEBP", quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def _pale(image: Picture) -> npt.NDArray[np.float64]:
+    """Grey, with less contrast and more light, so that colours on it are read as colours; whole numbers."""
+    grey = image.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    pale: npt.NDArray[np.float64] = np.repeat((0.5 * grey + 118.0).round()[..., None], 3, axis=2)
+    return pale
+
+
+def _edges(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Pixels with a neighbour (up, down, left, right) of another class."""
+    edge = np.zeros(mask.shape, dtype=bool)
+    rows, columns = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
+    edge[1:] |= rows
+    edge[:-1] |= rows
+    edge[:, 1:] |= columns
+    edge[:, :-1] |= columns
+    return edge
+
+
+def _rgb(class_id: int) -> tuple[int, int, int]:
+    colour = class_colour(class_id)
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _resized(values: npt.NDArray[Any], size: tuple[int, int], filter_: Image.Resampling) -> npt.NDArray[Any]:
+    if values.shape[:2] == size:
+        return values
+    return np.asarray(Image.fromarray(values).resize((size[1], size[0]), filter_))

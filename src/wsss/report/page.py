@@ -1,0 +1,151 @@
+"""One self-contained HTML page about runs: what was run, scores, curves, classes, pictures.
+
+The page loads nothing: style and pictures are inside it, and it needs no script. It reads run folders and the
+engine's comparison of them and scores nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from wsss.report import class_tables, story
+from wsss.report.curves import loss_curves, score_curves
+from wsss.report.gallery import gallery, prediction_gallery, training_gallery
+from wsss.report.markup import Html, element, together
+from wsss.report.passports import passports
+from wsss.report.runs import Reported, read_reported
+from wsss.report.score_table import score_table
+from wsss.training.checkpoint import write_atomically
+
+MAX_BYTES: Final = 14_000_000
+IMAGES_PER_GROUP: Final = (3, 2, 1, 0)  # tried in turn until the page is small enough
+
+
+def write_report(
+    run_folders: Sequence[Path | str],
+    out: Path | str,
+    *,
+    title: str | None = None,
+    comparison: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `out/index.html`, one page about the runs that opens in any browser without a network.
+
+    Args:
+        run_folders: finished runs of the same data; runs of one recipe are its seeds, and the first recipe is
+            what the others are compared with.
+        out: folder, made if missing; an older page is replaced.
+        title: heading; none: the recipes and the data set.
+        comparison: `Comparison.to_dict()` of exactly these runs, where it is known already.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        StageError: a folder holds no finished run, or its scores are missing.
+        RecipeError: no folder is given, or the runs are of different data, classes or splits.
+    """
+    reported = read_reported(run_folders, comparison)
+    page = ""
+    for per_group in IMAGES_PER_GROUP:
+        page = render(reported, title, per_group)
+        if len(page.encode()) <= MAX_BYTES:
+            break
+    path = Path(out) / "index.html"
+    write_atomically(path, page.encode())
+    return path
+
+
+def render(reported: Reported, title: str | None, per_group: int) -> str:
+    """The page's text, with `per_group` images under each heading of the galleries."""
+    heading = title or story.heading(reported)
+    sections = [(name, words, content) for name, words, content in _sections(reported, per_group) if content]
+    contents = [element("a", words, href=f"#{name}") for name, words, _ in sections]
+    body = element(
+        "body",
+        element("a", "Skip to the content", href="#content", class_="skip"),
+        element(
+            "header",
+            element("p", story.kicker(reported), class_="kicker"),
+            element("h1", heading),
+            element("p", story.lead(reported), class_="lead"),
+            story.key_numbers(reported),
+            element("p", element("b", "How to read this. "), story.how_to_read(reported), class_="how"),
+            element("nav", *contents, aria_label="Contents"),
+        ),
+        element("main", *(_section(*section) for section in sections), id="content"),
+        element("footer", element("p", story.colophon(reported))),
+    )
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", heading),
+        element("style", Html(_style())),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _sections(reported: Reported, per_group: int) -> list[tuple[str, str, Html | None]]:
+    """Anchor, heading and content of each part; those without content are left out."""
+    return [
+        (
+            "scores",
+            "Scores",
+            together([score_table(reported), passports(reported) if reported.score_stages else None]),
+        ),
+        ("images", "Images", _pictures(reported, per_group)),
+        ("curves", "Background score", score_curves(reported)),
+        ("classes", "Classes", _classes(reported)),
+        ("training", "Training", loss_curves(reported)),
+        ("runs", "What was run", story.what_was_run(reported)),
+    ]
+
+
+def _classes(reported: Reported) -> Html | None:
+    parts = [
+        class_tables.class_scores(reported),
+        class_tables.diseases(reported),
+        class_tables.cooccurrence(reported),
+        class_tables.other_scores(reported),
+    ]
+    return together(parts) if any(parts) else None
+
+
+def _pictures(reported: Reported, per_group: int) -> Html | None:
+    if reported.dataset is None:
+        return element("p", f"The images can't be shown: {reported.dataset_problem}", class_="note")
+    parts: list[Html] = []
+    shown = (
+        ("On the training images", training_gallery(reported)),
+        ("On images that no training saw", prediction_gallery(reported)),
+    )
+    for heading, content in shown:
+        pictures = gallery(content, per_group) if content and per_group else None
+        if content and pictures:
+            words = f"{heading} ({content.split})"
+            parts.append(element("section", element("h2", words, class_="sub"), pictures, class_="gallery"))
+    if not parts:
+        return None
+    legend = [class_tables.class_key(reported, name) for name in reported.class_names[1:]]
+    note = (
+        "Colour names the class. A map shows each class's score as the strength of its colour; a mask shows "
+        "the class that won each pixel. Pictures are of the first seed."
+    )
+    if reported.score_stages:
+        note += " Numbers are the IoU of the single image, averaged over the classes in its truth."
+    key = element("div", together(legend, " "), class_="legend sticky", aria_label="Colours of the classes")
+    return together([element("p", note, class_="note"), key, *parts])
+
+
+def _section(name: str, words: str, content: Html) -> Html:
+    return element("section", element("h2", words), content, id=name, tabindex="-1")
+
+
+@cache
+def _style() -> str:
+    return files("wsss.report").joinpath("style.css").read_text(encoding="utf-8")

@@ -1,0 +1,275 @@
+"""Tables of published numbers in Markdown, made from `results/*.csv` and kept between markers.
+
+```
+<!-- results:scenes -->
+<!-- /results -->
+```
+`python -m wsss.report.tables README.md docs` fills every such place in the files and folders that it is
+given; a test fails when a table differs from the numbers. Numbers are means over seeds ± standard deviation.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from wsss.checks import nearest
+from wsss.errors import DataError
+from wsss.report.result_rows import Cell, Results
+from wsss.training.checkpoint import write_atomically
+
+BLOCK: Final = re.compile(r"(<!-- results:([\w/-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+"""A place for a table: opening marker, name, table, closing marker."""
+
+MAPS: Final = Cell("maps", "oracle")
+
+STAGES: Final = {
+    "maps, fixed": Cell("maps", "fixed"),
+    "maps, automatic": Cell("maps", "automatic"),
+    "maps, *oracle*": MAPS,
+    "pseudo masks": Cell("pseudo_masks"),
+    "segmentation": Cell("segmentation"),
+}
+
+LOSSES: Final = {
+    "cam": "CAM, where CLIMS starts",
+    "ablation-classifier": "VGG classifier as evaluator",
+    "ablation-otm": "OTM",
+    "ablation-otm-btm": "OTM + BTM",
+    "ablation-otm-btm-reg": "OTM + BTM + REG",
+    "ablation-otm-btm-cbs": "OTM + BTM + CBS",
+    "clims": "OTM + BTM + CBS + REG (CLIMS)",
+}
+
+TEACHERS: Final = {
+    "clims": "as shipped",
+    "ablation-teacher-dense": "with a dense auxiliary loss",
+    "ablation-teacher-exact": "with exact-mask crops",
+}
+
+
+def results_markdown(results_csv: Path | str, view: str = "stages") -> str:
+    """One table from a results file; empty while there are no numbers for it.
+
+    Args:
+        results_csv: `results/<data set>.csv`, or `results/benchmarks.csv` for the view `benchmarks`.
+        view: a key of `VIEWS`.
+
+    Raises:
+        DataError: no such view, or the file has other columns.
+    """
+    if view == "benchmarks":
+        return benchmarks(Path(results_csv))
+    if view not in VIEWS:
+        raise DataError(f"There is no table `{view}`. {nearest(view, VIEWS)}")
+    return VIEWS[view](Results.read(Path(results_csv)))
+
+
+def table_named(name: str, results_folder: Path | str) -> str:
+    """The table of a marker: `scenes` (stages), `scenes-losses`, `ablation`, `benchmarks` and so on.
+
+    Raises:
+        DataError: no such table.
+    """
+    folder = Path(results_folder)
+    if name == "benchmarks":
+        return results_markdown(folder / "benchmarks.csv", "benchmarks")
+    if name == "ablation":
+        return results_markdown(folder / "scenes.csv", "losses")
+    data, _, view = name.rpartition("-")
+    if view in VIEWS:
+        return results_markdown(folder / f"{data}.csv", view)
+    return results_markdown(folder / f"{name}.csv")
+
+
+def update_markdown(path: Path | str, results_folder: Path | str) -> bool:
+    """Fill the tables of one Markdown file; returns whether it changed.
+
+    Raises:
+        DataError: a marker names no table.
+    """
+    path = Path(path)
+    text = path.read_text(encoding="utf-8")
+    filled = filled_markdown(text, results_folder)
+    if filled != text:
+        write_atomically(path, filled.encode())
+    return filled != text
+
+
+def filled_markdown(text: str, results_folder: Path | str) -> str:
+    """`text` with its tables as the numbers in `results_folder` say.
+
+    Raises:
+        DataError: a marker names no table.
+    """
+
+    def fill(place: re.Match[str]) -> str:
+        return f"{place[1]}{table_named(place[2], results_folder)}{place[4]}"
+
+    return BLOCK.sub(fill, text)
+
+
+def stages(results: Results) -> str:
+    """One row per method, one column per stage: the headline of a data set."""
+    recipes = _main_recipes(results)
+    columns = {name: cell for name, cell in STAGES.items() if any(results.by_seed(r, cell) for r in recipes)}
+    ratio = Cell("segmentation", metric="weak_to_full")
+    rows = [
+        [_label(results, recipe), *(results.text(recipe, cell) for cell in columns.values())]
+        for recipe in recipes
+    ]
+    head = ["", *columns]
+    if any(results.by_seed(recipe, ratio) for recipe in recipes):
+        head.append("weak ÷ full")
+        for row, recipe in zip(rows, recipes, strict=True):
+            value = results.mean(recipe, ratio)
+            row.append("–" if value is None else f"{value / 100:.2f}")
+    for name in results.metrics("miou_without:", MAPS):
+        head.append(f"segmentation without {name}")
+        for row, recipe in zip(rows, recipes, strict=True):
+            row.append(results.text(recipe, Cell("segmentation", metric=f"miou_without:{name}")))
+    weak = [recipe for recipe in recipes if results.by_seed(recipe, MAPS)]
+    if len(weak) > 1:
+        gains = [results.gain(weak[-1], weak[0], cell) for cell in columns.values()]
+        rest = [""] * (len(head) - 1 - len(gains))
+        rows.append([f"*{_label(results, weak[-1])} − {_label(results, weak[0])}*", *gains, *rest])
+    return markdown(head, rows)
+
+
+def losses(results: Results) -> str:
+    """The loss ablation, in the order of the paper's table 3."""
+    return _ablation(results, LOSSES, "losses", paper=True)
+
+
+def teachers(results: Results) -> str:
+    """CLIMS with differently trained teachers, and its gain over CAM with each."""
+    rows = []
+    cam = _recipe(results, "cam")
+    for name, words in TEACHERS.items():
+        recipe = _recipe(results, name)
+        if recipe and cam:
+            rows.append(
+                [words, results.text(recipe, MAPS), results.gain(recipe, cam, MAPS), _seeds(results, recipe)]
+            )
+    return markdown(["teacher", "maps, *oracle*", "gain over CAM", "seeds"], rows)
+
+
+def classes(results: Results) -> str:
+    """IoU per class of the maps, and the gain of the last method over the first."""
+    recipes = [recipe for recipe in _main_recipes(results) if results.by_seed(recipe, MAPS)]
+    labels = [_label(results, recipe) for recipe in recipes]
+    rows = []
+    for name in results.metrics("iou:", MAPS):
+        cell = Cell(MAPS.stage, MAPS.source, f"iou:{name}")
+        gain = [results.gain(recipes[-1], recipes[0], cell)] if len(recipes) > 1 else []
+        rows.append([name, *(results.text(recipe, cell) for recipe in recipes), *gain])
+    head = ["class", *labels, *([f"{labels[-1]} − {labels[0]}"] if len(labels) > 1 else [])]
+    return markdown(head, rows)
+
+
+def surroundings(results: Results) -> str:
+    """MIoU of the marked subsets of images beside that of all images."""
+    recipes = [recipe for recipe in _main_recipes(results) if results.by_seed(recipe, MAPS)]
+    subsets = results.metrics("miou_subset:", MAPS)
+    rows = []
+    for recipe in recipes:
+        cells = [MAPS, *(Cell(MAPS.stage, MAPS.source, f"miou_subset:{name}") for name in subsets)]
+        rows.append([_label(results, recipe), *(results.text(recipe, cell) for cell in cells)])
+    head = ["maps, *oracle*", "all images", *(f"images with {name.replace('_', ' ')}" for name in subsets)]
+    return markdown(head, rows if subsets else [])
+
+
+def benchmarks(path: Path) -> str:
+    """Speed and memory beside the simplest correct version; the last row of each benchmark and case."""
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    latest = {(row["benchmark"], row["case"], row["baseline"], row["hardware"]): row for row in rows}
+    columns = ("benchmark", "case", "baseline", "ratio", "seconds", "peak_mb", "hardware")
+    head = ["benchmark", "case", "against", "times faster", "seconds", "peak MB", "hardware"]
+    return markdown(head, [[row[name] for name in columns] for row in latest.values()], numbers_from=3)
+
+
+VIEWS: Final[Mapping[str, Callable[[Results], str]]] = {
+    "stages": stages,
+    "losses": losses,
+    "teachers": teachers,
+    "classes": classes,
+    "surroundings": surroundings,
+}
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> str:
+    """A Markdown table with a blank line on each side; empty without rows.
+
+    Args:
+        head: column headings.
+        rows: cells.
+        numbers_from: first column that is aligned to the right.
+    """
+    if not rows:
+        return ""
+    ruler = ["---" if place < numbers_from else "---:" for place in range(len(head))]
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows)]
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
+def _ablation(results: Results, names: Mapping[str, str], heading: str, *, paper: bool) -> str:
+    found = {recipe: words for name, words in names.items() if (recipe := _recipe(results, name))}
+    if not any("ablation" in recipe for recipe in found):
+        return ""
+    has_paper = paper and any(results.paper_value(recipe, MAPS) != "–" for recipe in found)
+    head = [heading, "maps, *oracle*", "seeds", *(["paper, VOC 2012 train"] if has_paper else [])]
+    rows = [
+        [
+            words,
+            results.text(recipe, MAPS),
+            _seeds(results, recipe),
+            *([results.paper_value(recipe, MAPS)] if has_paper else []),
+        ]
+        for recipe, words in found.items()
+    ]
+    return markdown(head, rows)
+
+
+def _main_recipes(results: Results) -> list[str]:
+    """Recipes of headline tables: no ablations, no demonstrations, the fully supervised one last."""
+    shown = [r for r in results.recipes if "ablation" not in r and "demo" not in r and "+" not in r]
+    return sorted(shown, key=lambda recipe: (_method(results, recipe) == "supervised", shown.index(recipe)))
+
+
+def _recipe(results: Results, name: str) -> str | None:
+    """The recipe whose last part is `name`."""
+    return next((recipe for recipe in results.recipes if recipe.rsplit("/", 1)[-1] == name), None)
+
+
+def _method(results: Results, recipe: str) -> str:
+    return next(row["method"] for row in results.rows if row["recipe"] == recipe)
+
+
+def _label(results: Results, recipe: str) -> str:
+    method = _method(results, recipe)
+    if method == "supervised":
+        return "fully supervised"
+    same = [other for other in _main_recipes(results) if _method(results, other) == method]
+    return method.replace("_", "-").upper() if len(same) < 2 else recipe.rsplit("/", 1)[-1]
+
+
+def _seeds(results: Results, recipe: str) -> str:
+    return str(len(results.by_seed(recipe, MAPS)))
+
+
+def main(places: Sequence[str], results_folder: Path | str = "results") -> None:
+    """Fill the tables of Markdown files, and of all Markdown files in folders."""
+    for place in map(Path, places):
+        for path in sorted(place.rglob("*.md")) if place.is_dir() else [place]:
+            update_markdown(path, results_folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
