@@ -34,14 +34,14 @@ test: $(STAMP) ## all tests but those that need an accelerator or foreign data; 
 test-fast: $(STAMP) ## the unit tests
 	$(BIN)/python -m pytest -m "not gpu and not slow" $(ARGS)
 
-check: $(STAMP) ## lint, formatting of imports, spelling, types
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/codespell src tests docs recipes README.md CHANGELOG.md CONTRIBUTING.md
+check: $(STAMP) ## lint, spelling, types
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/codespell src docs recipes README.md CHANGELOG.md CONTRIBUTING.md
 	$(BIN)/mypy
 
 format: $(STAMP) ## mend what ruff can mend
-	$(BIN)/ruff check --fix src tests benchmarks examples
-	$(BIN)/ruff format src tests benchmarks examples
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
 
 bench: $(STAMP) ## speed and memory, each beside the simplest correct version; adds rows to results/benchmarks.csv
 	@for file in benchmarks/*.py; do case $$file in */record.py) ;; *) echo "== $$file"; $(BIN)/python $$file || exit 1 ;; esac; done

@@ -81,7 +81,7 @@ class Sample:
         if self.image_labels.ndim != 1 or self.image_labels.dtype != np.bool_:
             raise ShapeError(
                 f"`image_labels` of {self.image_id} must be (K,) bool; "
-                f"got {self.image_labels.shape} {self.image_labels.dtype}. Pass one flag per foreground class."
+                f"got {self.image_labels.shape} {self.image_labels.dtype}. Pass one flag per class."
             )
         if self.mask is not None and (self.mask.shape != self.image.shape[:2] or self.mask.dtype != np.uint8):
             raise ShapeError(

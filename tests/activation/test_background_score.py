@@ -82,6 +82,26 @@ def test_the_split_along_the_object_explains_all_of_two_colours() -> None:
     assert not explained[62:].any()
 
 
+def test_all_images_have_the_same_say(tmp_path: Path) -> None:
+    """Two faint images outvote a glaring one."""
+    dataset = MemoryDataset([SIZE] * 3, [[1]] * 3)
+    maps = {}
+    for name, colour, low, high in (
+        ("image_0", 255, 0.1, 0.4),
+        ("image_1", 5, 0.5, 0.8),
+        ("image_2", 5, 0.6, 0.9),
+    ):
+        rng = np.random.default_rng(0)
+        dataset.images[name] = rng.integers(0, 20, (*SIZE, 3)).astype(np.uint8)
+        dataset.images[name][10:20, 10:30] += np.uint8(min(colour, 235))
+        scores = torch.full((1, *SIZE), low)
+        scores[:, 10:20, 10:30] = high
+        maps[name] = ActivationMaps(torch.tensor([1]), scores)
+    chosen = choose_background_score(stored(tmp_path, maps), dataset.names, dataset)
+    assert 0.6 <= chosen.value < 0.8
+    assert chosen.details["agreement"][65] == pytest.approx(2 / 3)
+
+
 def test_an_image_of_one_colour_says_nothing() -> None:
     maps = ActivationMaps(torch.tensor([1]), torch.rand(1, *SIZE))
     assert not explained_colour(np.full((*SIZE, 3), 77, dtype=np.uint8), maps).any()
@@ -107,7 +127,7 @@ def test_the_choice_reads_no_mask_and_is_repeatable(tmp_path: Path) -> None:
     assert first.value == second.value
     assert first.source == "automatic"
     assert first.as_dict()["details"]["images"] == len(dataset.names)
-    assert first.details["explained"] == pytest.approx(second.details["explained"])
+    assert first.details["agreement"] == pytest.approx(second.details["agreement"])
 
 
 def guarded(dataset: MemoryDataset) -> Dataset:

@@ -30,7 +30,7 @@ def pools() -> Pools:
 
 @pytest.fixture(scope="module")
 def scores() -> dict[str, float]:
-    return evaluate_clip(CLIP_FOLDER, images=150, seed=9)
+    return evaluate_clip(CLIP_FOLDER, images=120, seed=9)
 
 
 def test_the_shipped_folder_is_small_and_complete() -> None:
@@ -60,16 +60,14 @@ def test_the_tokenizer_knows_every_word_of_the_world() -> None:
             assert len(tokens) <= tokenizer.model_max_length
 
 
-def test_no_caption_is_cut_off() -> None:
+def test_no_caption_loses_a_word() -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(CLIP_FOLDER), local_files_only=True)
-    longest = sorted(
-        (text for choices in TABLE.texts for text in choices), key=lambda text: -len(text.split())
-    )[:2]
+    longest = max((text for choices in TABLE.texts for text in choices), key=lambda text: len(text.split()))
     for template in PAIR_TEMPLATES:
-        assert (
-            len(tokenizer(template.format(*longest), truncation=False).input_ids)
-            <= tokenizer.model_max_length
-        )
+        text = template.format(longest, longest)
+        whole = tokenizer.convert_ids_to_tokens(tokenizer(text.rstrip("."), truncation=False).input_ids)
+        kept = tokenizer.convert_ids_to_tokens(tokenizer(text, truncation=True).input_ids)
+        assert [token for token in kept if token != "."] == whole  # a full stop may fall away, no word does
 
 
 def test_the_shipped_teacher_recognises_unseen_masked_crops(scores: dict[str, float]) -> None:

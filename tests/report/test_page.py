@@ -121,6 +121,13 @@ def test_a_single_run_makes_a_page(runs: Any, tmp_path: Path) -> None:
     assert "Largest gain" not in page.words
 
 
+def test_a_method_beside_true_masks_keeps_the_headline(runs: Any, tmp_path: Path) -> None:
+    page = report(runs(CLIMS, FULL), tmp_path)
+    assert "CLIMS, trained from image tags alone" in page.words
+    assert "Best of CLIMS" in page.words
+    assert "The small interval" not in page.words
+
+
 def test_seeds_give_mean_and_spread(runs: Any, tmp_path: Path) -> None:
     folders = runs(CAM, replace(CAM, seed=1), CLIMS, replace(CLIMS, seed=1))
     page = report(folders, tmp_path, comparison=compare_runs(folders).to_dict())

@@ -7,10 +7,10 @@ image's colour variance that the split explains is
 $$ R^2(t) = \frac{n_f |\mu_f - \mu|^2 + n_b |\mu_b - \mu|^2}{\sum_p |x_p - \mu|^2} $$
 
 with pixel colours x_p (RGB), their mean $\mu$, and number n and mean colour $\mu_f, \mu_b$ of both sides.
-It is averaged over the images, and the score with the highest average is taken. This is Otsu's criterion
-(IEEE Trans. SMC 1979) with the colours of the image in place of the values that are thresholded. The maps
-only say which splits are possible, so the height of their scores, and with it the last activation of the
-network, hardly matters.
+Each image's curve is divided by its maximum, so that all images have the same say; the background score with
+the highest average is taken. This is Otsu's criterion (IEEE Trans. SMC 1979) with the colours of the image in
+place of the values that are thresholded. The maps only say which splits are possible, so the height of their
+scores, and with it the last activation of the network, hardly matters.
 docs/background-score.md says what else was tried and how well it does.
 """
 
@@ -41,8 +41,8 @@ class ChosenScore:
     Args:
         value: in [0, 1].
         source: "automatic": no mask had a part in it.
-        details: `rule`, `images` (how many were looked at), `background_scores` and `explained` (the average
-            share of colour variance that each explains).
+        details: `rule`, `images` (how many were looked at), `background_scores` and `agreement` (average of
+            the images' curves, each divided by its maximum, at each of them).
     """
 
     value: float
@@ -87,7 +87,8 @@ def choose_background_score(
                     f"The maps of {image_id} are {maps.size[0]} x {maps.size[1]} (height x width), its image "
                     f"{image.shape[0]} x {image.shape[1]}. Extract the maps again."
                 )
-            total += explained_colour(image, maps)
+            explained = explained_colour(image, maps)
+            total += explained / (explained.max() or 1.0)
             images += 1
         if progress is not None:
             progress(done, len(looked_at), "images")
@@ -100,7 +101,7 @@ def choose_background_score(
         "rule": "colour separation",
         "images": images,
         "background_scores": list(THRESHOLDS),
-        "explained": (total / images).round(6).tolist(),
+        "agreement": (total / images).round(6).tolist(),
     }
     return ChosenScore(THRESHOLDS[int(total.argmax())], details=details)
 

@@ -6,6 +6,7 @@ predicted mask that are 255 (unsure) count as background, as in IRN, and their s
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -239,7 +240,7 @@ class _Entry:
         names, confusion = self.scoring.class_names, self.confusion
         missing = [names[c] for c in confusion.missing_classes()]
         if missing:
-            log.warning("no true pixels of %s: left out of the mean IoU", ", ".join(missing))
+            _warn_of_missing(", ".join(missing))
 
         def by_class(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
             return {name: _or_none(value) for name, value in zip(names, values.tolist(), strict=True)}
@@ -313,3 +314,8 @@ def _highest(mask: Mask) -> int:
 
 def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+@functools.cache  # said once, not for every background score
+def _warn_of_missing(names: str) -> None:
+    log.warning("no true pixels of %s: left out of the mean IoU", names)

@@ -148,6 +148,9 @@ def report_runs(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, results and report.")] = Path("demo"),
     seed: Seed = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few images and steps: shows only that everything works.")
+    ] = False,
 ) -> None:
     """Show everything at once: data, CAM and CLIMS, segmentation, scores, report (about 10 minutes)."""
     from wsss.cli.tables import print_comparison
@@ -155,7 +158,7 @@ def demo(
     from wsss.report.page import write_report
 
     with StageDisplay() as display:
-        comparison = run_demo(out, seed=seed, progress=display)
+        comparison = run_demo(out, seed=seed, quick=quick, progress=display)
     print_comparison(comparison)
     title = "Image tags in, masks out: CAM and CLIMS"
     _say_where(write_report(comparison.run_folders, out / "report", title=title))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -31,43 +31,61 @@ def print_scores(result: RunResult) -> None:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """MIoU of every stage, then the gains over the first recipe."""
+    """MIoU of every recipe by stage and background score, then the gains over the first recipe."""
     shown = [row for row in comparison.rows if row.metric in ("miou", "weak_to_full")]
-    table = Table("recipe", "stage", "split", "background", "measure", "value %", "seeds", title="mIoU")
-    for row in sorted(shown, key=lambda row: (row.stage, row.background_score_source)):
-        spread = "" if row.standard_deviation is None else f" ± {row.standard_deviation:.1f}"
-        table.add_row(
-            row.recipe,
-            row.stage,
-            row.split,
-            row.background_score_source,
-            "mIoU" if row.metric == "miou" else "weak / full",
-            f"{row.mean:.1f}{spread}",
-            _seeds(row),
-        )
+    columns = list(dict.fromkeys(_column(row) for row in sorted(shown, key=_place)))
+    table = Table("recipe", "seeds", *columns, title="mIoU in %, mean ± standard deviation over seeds")
+    for recipe in dict.fromkeys(row.recipe for row in shown):
+        own = [row for row in shown if row.recipe == recipe]
+        cells = {_column(row): _cell(row) for row in own}
+        table.add_row(_short(recipe), _seeds(own[0]), *(cells.get(column, "") for column in columns))
     console.print(table)
     if comparison.gains:
         console.print(_gain_table(comparison.gains))
 
 
-def _gain_table(gains: Iterable[Gain]) -> Table:
+STAGE_ORDER = ("maps", "refined", "pseudo_masks", "segmentation")
+
+
+def _place(row: Row) -> tuple[int, str, str]:
+    """Stages in the order of a run; the ratio to full supervision last."""
+    stage = next(i for i, name in enumerate(STAGE_ORDER) if row.stage.startswith(name))
+    return (stage + (row.metric != "miou"), row.stage, row.background_score_source)
+
+
+def _column(row: Row) -> str:
+    if row.metric != "miou":
+        return "weak / full"
+    source = f"\n{row.background_score_source}" if row.stage.startswith(("maps", "refined")) else ""
+    return f"{row.stage.replace('_', ' ')}{source}"
+
+
+def _cell(row: Row) -> str:
+    spread = "" if row.standard_deviation is None else f" ± {row.standard_deviation:.1f}"
+    return f"{row.mean:.1f}{spread}"
+
+
+def _short(recipe: str) -> str:
+    """A recipe's name without its folder: the data of compared recipes are the same."""
+    return recipe.rpartition("/")[2]
+
+
+def _gain_table(gains: Sequence[Gain]) -> Table:
     table = Table(
         "recipe",
-        "over",
         "stage",
         "background",
         "gain",
         "by seed",
         "95% (images)",
         "counts",
-        title="Gains in points of mIoU",
+        title=f"Gains over {_short(gains[0].over)} in points of mIoU",
     )
     for gain in gains:
         error = "" if gain.standard_error is None else f" ± {gain.standard_error:.1f}"
         table.add_row(
-            gain.recipe,
-            gain.over,
-            gain.stage,
+            _short(gain.recipe),
+            gain.stage.replace("_", " "),
             gain.background_score_source,
             f"{gain.mean:+.1f}{error}",
             " ".join(f"{value:+.1f}" for value in gain.by_seed.values()),

@@ -55,7 +55,7 @@ def score_table(reported: Reported) -> Html:
         element("tbody", *body, *_gain_row(reported, columns)),
         class_="scores",
     )
-    return together([scrolling(shown, "Scores"), _notes(columns)])
+    return together([scrolling(shown, "Scores"), _notes(columns, reported.baseline_and_last is not None)])
 
 
 def _columns(reported: Reported) -> list[Column]:
@@ -187,13 +187,13 @@ def _has_seeds(reported: Reported) -> bool:
     return any(len(entry.runs) > 1 for entry in reported.entries)
 
 
-def _notes(columns: Sequence[Column]) -> Html:
+def _notes(columns: Sequence[Column], has_gains: bool) -> Html:
     sources = dict.fromkeys(column.source for column in columns if column.metric == "miou")
     words = [together([element("b", s), f": {SOURCE_NOTES[s]}"]) for s in sources if s in SOURCE_NOTES]
     parts: list[object] = []
     if words:
         parts += ["Background score — ", together(words, "; "), ". Pseudo masks never use the oracle."]
-    if any(column.metric == "miou" for column in columns):
+    if has_gains:
         parts.append(" The small interval under a difference holds 95% of paired resamples of the images.")
     if any(column.metric == "weak_to_full" for column in columns):
         parts.append(

@@ -66,7 +66,7 @@ def lead(reported: Reported) -> Html:
     pair = reported.baseline_and_last
     where = f"the {stage_title(stage).lower()} on {reported.split(stage)}"
     if pair is None:
-        return _lead_of_one(reported, reported.entries[-1])
+        return _lead_of_one(reported, (reported.weak or reported.entries)[-1])
     first, last = pair
     before, after = (reported.numbers.mean(entry, stage, "miou", source) for entry in pair)
     gain = reported.numbers.gain(first, last, stage, source)
@@ -110,7 +110,8 @@ def _lead_of_one(reported: Reported, entry: RecipeRuns) -> Html:
     if not found:
         return together(["No score could be taken from these runs."])
     seen = "true masks" if entry.is_supervised else "image tags alone"
-    return together([f"{entry.label}, trained from {seen}, in mIoU: ", element("b", ", ".join(found)), "."])
+    label = f"{entry.label[:1].upper()}{entry.label[1:]}"
+    return together([f"{label}, trained from {seen}, in mIoU: ", element("b", ", ".join(found)), "."])
 
 
 def key_numbers(reported: Reported) -> Html | None:
