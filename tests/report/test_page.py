@@ -137,6 +137,19 @@ def test_seeds_give_mean_and_spread(runs: Any, tmp_path: Path) -> None:
     assert "Mean of 2 seeds" in page.words
 
 
+def test_unequal_runs_still_show_gains_and_losses(runs: Any, tmp_path: Path) -> None:
+    """A baseline that stopped after its maps, and has one more seed."""
+    folders = runs(CAM, replace(CAM, seed=1), CLIMS)
+    shutil.copytree(folders[0].parent, tmp_path / "copy")
+    short = tmp_path / "copy" / folders[0].name
+    record = json.loads((short / "run.json").read_text())
+    record["stages"] = [stage for stage in record["stages"] if stage["name"] in ("train-method", "activate")]
+    (short / "run.json").write_text(json.dumps(record))
+    page = report([short, *folders[1:]], tmp_path / "out")
+    assert "Largest gain of CLIMS over CAM" in page.words
+    assert "The difference is that of seed 0, which both have." in page.words
+
+
 @pytest.mark.parametrize(
     "changes",
     [

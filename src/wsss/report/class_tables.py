@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from wsss.report.figures import bar, legend, signed, swatch
+from wsss.report.figures import bar, difference_class, legend, signed, swatch
 from wsss.report.images import class_colour
 from wsss.report.markup import Html, details, element, table, together
 from wsss.report.passports import stage_title
@@ -84,7 +84,8 @@ def _iou_table(reported: Reported, stage: str, source: str) -> Html:
 def _difference(first: float | None, last: float | None) -> Html:
     if first is None or last is None:
         return element("td", "–", class_="number")
-    return element("td", signed(last - first), class_="number gained" if last > first else "number")
+    change = last - first
+    return element("td", signed(change), class_=f"number {difference_class(change) or ''}".strip())
 
 
 def _with_scores(reported: Reported, stage: str, source: str) -> list[RecipeRuns]:

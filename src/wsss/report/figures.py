@@ -239,6 +239,13 @@ def legend(items: Sequence[Html]) -> Html:
     return element("div", together(items, " "), class_="legend")
 
 
+def difference_class(value: float | None) -> str | None:
+    """The style class of a difference, by its sign as it is shown."""
+    if value is None or round(value, 1) == 0:
+        return None
+    return "gained" if value > 0 else "lost"
+
+
 def signed(value: float | None, digits: int = 1) -> Html:
     """A difference in points with its sign; a dash where there is none.
 

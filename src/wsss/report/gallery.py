@@ -61,7 +61,9 @@ def training_gallery(reported: Reported) -> Gallery | None:
     has_masks = any(entry.first.stage("pseudo-masks") for entry in entries)
     kinds = ("maps", "refined", "pseudo_masks") if has_masks else ("maps", "refined")
     split = str(reported.data.get("maps_split") or reported.data["train_split"])
-    return Gallery(reported, fewer(entries), "pseudo_masks" if has_masks else "maps", split, kinds)
+    shown = fewer(entries)
+    has_mask_scores = all(entry.first.scored("pseudo_masks") for entry in shown)
+    return Gallery(reported, shown, "pseudo_masks" if has_mask_scores else "maps", split, kinds)
 
 
 def prediction_gallery(reported: Reported) -> Gallery | None:
@@ -158,7 +160,8 @@ def _image_scores(entry: RecipeRuns, score_stage: str) -> Mapping[str, float]:
     stage = entry.first.scored(score_stage)
     if stage is None or stage.score_folder is None:
         return {}
-    return image_scores(stage.score_folder, stage.own_source)
+    source = "automatic" if stage.entry("automatic") else stage.own_source
+    return image_scores(stage.score_folder, source)
 
 
 def _heading(shown: Gallery, heading: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wsss.report.figures import colour_class, signed
+from wsss.report.figures import colour_class, difference_class, signed
 from wsss.report.markup import Html, element, scrolling, together
 from wsss.report.passports import SOURCE_NOTES, background_scores, passport, stage_title
 from wsss.report.runs import OWN, RecipeRuns, Reported
@@ -153,13 +153,16 @@ def _paper(reported: Reported, entry: RecipeRuns, column: Column) -> Html | None
 
 
 def _best(reported: Reported, column: Column) -> RecipeRuns | None:
-    """The weakly supervised entry with the highest number, where there are several."""
+    """The weakly supervised entry with the highest number; none where two share it, as shown."""
     scored = [
         (value, entry)
         for entry in reported.weak
         if (value := reported.numbers.mean(entry, column.stage, column.metric, column.source)) is not None
     ]
-    return max(scored, key=lambda pair: pair[0])[1] if len(scored) > 1 else None
+    if len(scored) < 2:
+        return None
+    (value, entry), (second, _) = sorted(scored, key=lambda pair: -pair[0])[:2]
+    return entry if round(value, 1) > round(second, 1) else None
 
 
 def _gain_row(reported: Reported, columns: Sequence[Column]) -> list[Html]:
@@ -180,7 +183,8 @@ def _gain_cell(gain: Mapping[str, Any] | None, column: Column) -> Html:
     if interval is not None:
         ends = (signed(interval[0]), " … ", signed(interval[1]))
         words = element("small", *ends, title="95% of paired bootstrap resamples of the images")
-    return element("td", signed(gain["mean"]), words, class_=column.source)
+    style = f"{column.source} {difference_class(gain['mean']) or ''}".strip()
+    return element("td", signed(gain["mean"]), words, class_=style)
 
 
 def _has_seeds(reported: Reported) -> bool:

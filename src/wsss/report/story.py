@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import yaml
 
-from wsss.report.figures import signed
+from wsss.report.figures import difference_class, signed
 from wsss.report.markup import Html, details, element, table, together
 from wsss.report.passports import background_scores, short_weights, stage_title
 from wsss.report.runs import OWN, RecipeRuns, Reported, ReportedRun
@@ -72,19 +72,23 @@ def lead(reported: Reported) -> Html:
     gain = reported.numbers.gain(first, last, stage, source)
     if before is None or after is None or gain is None:
         return _lead_of_one(reported, last)
-    change = element("b", signed(gain["mean"]), " points")
+    change = element("b", signed(gain["mean"]), " points", class_=difference_class(gain["mean"]))
     sentence = (
         f"For {where}, {last.label} reaches {after:.1f} mIoU where {first.label} reaches {before:.1f}: "
     )
-    return together([sentence, change, ". ", element("small", _certainty(gain, source))])
+    seeds = {run.seed for entry in pair for run in entry.runs}
+    return together([sentence, change, ". ", element("small", _certainty(gain, source, seeds))])
 
 
-def _certainty(gain: Mapping[str, Any], source: str) -> Html:
+def _certainty(gain: Mapping[str, Any], source: str, all_seeds: set[int]) -> Html:
     """How sure a gain is: over seeds and over images."""
-    seeds = gain["by_seed"]
+    seeds = sorted(int(seed) for seed in gain["by_seed"])
     parts: list[object] = []
     if source not in ("none", OWN):
         parts.append(f"Each at its {source} background score. ")
+    if set(seeds) != all_seeds:
+        shown = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        parts.append(f"The difference is that of {shown}, which both have. ")
     if gain["standard_error"] is None:
         parts.append("One seed. ")
     else:
@@ -142,13 +146,17 @@ def _stage_tile(reported: Reported, stage: str, entry: RecipeRuns) -> Html | Non
         before = reported.numbers.mean(pair[0], stage, "miou", source)
         gain = reported.numbers.gain(pair[0], entry, stage, source)
         if before is not None and gain is not None:
-            below = together([f"{pair[0].label} {before:.1f}, ", element("b", signed(gain["mean"]))])
+            below = together([f"{pair[0].label} {before:.1f}, ", _change(gain["mean"])])
     spread = row["standard_deviation"]
     number = together(
         [f"{row['mean']:.1f}", None if spread is None else element("small", f" ± {spread:.1f}")]
     )
     level = "" if source in ("none", OWN) else f" · {source}"
     return _tile(f"{stage_title(stage)}{level}", number, below)
+
+
+def _change(value: float) -> Html:
+    return element("b", signed(value), class_=difference_class(value))
 
 
 def _tile(name: object, number: object, below: object) -> Html:
