@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-import oracle_masks
 import pytest
 
+import oracle_masks
 from wsss.errors import ShapeError
 from wsss.metrics.activation import false_to_true, missed_to_true, over_activation, under_activation
 from wsss.metrics.confusion import Confusion, count_pixels

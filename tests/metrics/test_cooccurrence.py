@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-import oracle_masks
 import pytest
 
+import oracle_masks
 from wsss.metrics.confusion import count_pixels
 from wsss.metrics.cooccurrence import Cooccurrence, count_context
 
