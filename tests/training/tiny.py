@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -18,14 +19,14 @@ from wsss.types import Batch
 class TinyNet(nn.Module):
     """Batch norm, dropout and two loss terms: everything whose state a resumed training must find again."""
 
-    def __init__(self, *, batch_norm=True, dropout=0.3, pause=0.0):
+    def __init__(self, *, batch_norm=True, dropout=0.3, noise=0.1, pause=0.0):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.backbone = nn.Conv2d(3, 6, 3, padding=1)
         self.norm = nn.BatchNorm2d(6) if batch_norm else nn.Identity()
         self.drop = nn.Dropout(dropout)
         self.head = nn.Conv2d(6, 2, 1)
-        self.pause = pause
+        self.pause, self.noise = pause, noise
         self.seen = []
         for parameter in self.parameters():
             nn.init.normal_(parameter, 0, 0.2, generator=generator)
@@ -34,7 +35,7 @@ class TinyNet(nn.Module):
         time.sleep(self.pause)
         self.seen.append(batch.image_ids)
         scores = self.head(self.drop(self.norm(self.backbone(batch.images)).relu()))
-        noise = 1 + 0.1 * float(np.random.rand())  # noqa: NPY002  (numpy's global state matters too)
+        noise = 1 + self.noise * float(np.random.rand())  # noqa: NPY002  (numpy's global state matters too)
         labels = batch.image_labels.float()
         classification = nn.functional.binary_cross_entropy_with_logits(scores.mean((2, 3)), labels)
         return {"classification": noise * classification, "area": 0.1 * scores.sigmoid().mean()}
@@ -72,20 +73,20 @@ def config(**settings):
     return TrainingConfig(**{**defaults, **settings})
 
 
+def train_share(folder, rank, world):
+    """One process's part of a training whose result must not depend on the number of processes."""
+    net = TinyNet(batch_norm=False, dropout=0.0, noise=0.0)
+    return train(net, TinyBatches(rank=rank, world=world), config(accumulate=2), work_dir=folder, seed=0)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pause", type=float, default=0.0)
-    parser.add_argument("--processes", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.processes:
-        import os
-
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        net = TinyNet(batch_norm=False, dropout=0.0)
-        np.random.rand = lambda: 0.0
-        train(net, TinyBatches(rank=rank, world=world), config(accumulate=2), work_dir=options.folder, seed=0)
+    if "WORLD_SIZE" in os.environ:
+        train_share(options.folder, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
         return
     net = TinyNet(pause=options.pause)
     train(net, TinyBatches(), config(checkpoint_seconds=0, log_every=1), work_dir=options.folder, seed=0)

@@ -134,7 +134,8 @@ def _pictures(reported: Reported, per_group: int) -> Html | None:
     legend = [class_tables.class_key(reported, name) for name in reported.class_names[1:]]
     note = (
         "Colour names the class. A map shows each class's score as the strength of its colour; a mask shows "
-        "the class that won each pixel. Pictures are of the first seed."
+        "the class that won each pixel, and white where it is unlabelled or unsure. Pictures are of the "
+        "first seed."
     )
     if reported.score_stages:
         note += " Numbers are the IoU of the single image, averaged over the classes in its truth."
