@@ -18,6 +18,7 @@ from wsss.data.masks_png import read_mask
 from wsss.engine.measurements import finished_run
 from wsss.engine.run import RunResult, read_run, run
 from wsss.errors import CollapseError
+from wsss.models import weights
 from wsss.report.page import write_report
 from wsss.types import ActivationMaps
 
@@ -266,6 +267,29 @@ def test_a_teacher_trained_in_the_recipe_and_a_tag_classifier_are_stages_of_thei
     )
     names = [stage["name"] for stage in read_run(run(judged, runs=place / "runs").folder)["stages"]]
     assert names[:4] == ["data", "train-tag-classifier", "initialise", "train-method"]
+
+
+def test_a_teacher_fine_tuned_in_the_recipe_is_the_one_that_the_method_uses(
+    finished: RunResult, place: Path, tmp_path: Path
+):
+    settings = {"training": {"epochs": 1, "batch_size": 4, "augmentation": {"crop_size": 64}}}
+    tuned = write_recipe(
+        tmp_path / "tuned.yaml",
+        clims_recipe(place / "teacher"),
+        segmentation=None,
+        finetune_teacher=settings,
+    )
+    found = run(tuned, runs=place / "runs", until="train-method").folder
+    folders = {s["name"]: (found / s["folder"]).resolve() for s in read_run(found)["stages"]}
+    assert list(folders)[:4] == ["data", "finetune-teacher", "initialise", "train-method"]
+    tuned_teacher = folders["finetune-teacher"] / "teacher"
+    assert weights.sha256(tuned_teacher) != weights.sha256(place / "teacher")
+    by_start = {
+        s["name"]: (finished.folder / s["folder"]).resolve() for s in read_run(finished.folder)["stages"]
+    }
+    assert folders["initialise"] == by_start["initialise"]
+    trained = [place["train-method"] / "model.safetensors" for place in (folders, by_start)]
+    assert trained[0].read_bytes() != trained[1].read_bytes()
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def compare_recipes(
     if report is not None:
         from wsss.report.page import write_report
 
-        _say_where(write_report(comparison.run_folders, report))
+        _say_where(write_report(comparison.run_folders, report, comparison=comparison.to_dict()))
 
 
 def report_runs(
@@ -161,7 +161,8 @@ def demo(
         comparison = run_demo(out, seed=seed, quick=quick, progress=display)
     print_comparison(comparison)
     title = "Image tags in, masks out: CAM and CLIMS"
-    _say_where(write_report(comparison.run_folders, out / "report", title=title))
+    page = write_report(comparison.run_folders, out / "report", title=title, comparison=comparison.to_dict())
+    _say_where(page)
 
 
 def _say_where(page: Any) -> None:
