@@ -103,6 +103,13 @@ def test_the_written_folder_is_an_ordinary_checkpoint(trained: teacher_training.
     assert [path.name for path in trained.folder.with_name("teacher-training").iterdir()] == ["log.jsonl"]
 
 
+def test_its_tokenizer_is_named_as_every_transformers_version_knows_it(
+    trained: teacher_training.TrainedTeacher,
+) -> None:
+    written = json.loads((trained.folder / "tokenizer_config.json").read_text())
+    assert written["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
 def test_it_looks_at_the_shown_region(trained: teacher_training.TrainedTeacher) -> None:
     teacher = load_teacher(trained.folder)
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (teacher.mean, teacher.std))

@@ -110,10 +110,12 @@ def save_teacher(
     config: Any = model.config
     try:
         tokenizer.save_pretrained(temporary)
+        _name_tokenizer_class(temporary / "tokenizer_config.json")
         config.architectures = [type(model).__name__]
         config.save_pretrained(temporary)
         tensors = {name: _stored(value, half=half) for name, value in sorted(model.state_dict().items())}
         safetensors.torch.save_file(tensors, temporary / "model.safetensors", {"format": "pt"})
+        (temporary / "model.safetensors").chmod(0o644)  # safetensors writes files for their owner alone
         _write_json(temporary / "preprocessor_config.json", _preprocessor(config, mean, std))
         _write_json(temporary / CARD, {"prompt_template": prompt_template, **dict(card or {})})
         if folder.exists():
@@ -122,6 +124,18 @@ def save_teacher(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _name_tokenizer_class(path: Path) -> None:
+    """Give a tokenizer without a class of its own the name that every version of transformers knows."""
+    written = read_json(path)
+    if written.get("tokenizer_class") in (
+        "TokenizersBackend",
+        "PreTrainedTokenizerFast",
+    ):  # transformers 5, 4
+        written.pop("backend", None)
+        written["tokenizer_class"] = "PreTrainedTokenizerFast"
+        path.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _stored(value: Tensor, *, half: bool) -> Tensor:

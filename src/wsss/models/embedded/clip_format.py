@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,27 +50,13 @@ def save_clip(folder: Path, model: CLIPModel, about: dict[str, Any]) -> None:
         model: trained in float32.
         about: how it was made; written into `teacher.json` beside the prompt template.
     """
-    building = folder.with_name(f".{folder.name}.writing")
-    tokenizer = new_tokenizer()
     save_teacher(
-        building,
+        folder,
         model,
-        tokenizer,
+        new_tokenizer(),
         mean=IMAGE_MEAN,
         std=IMAGE_STD,
         prompt_template=PROMPT,
         half=True,
         card=about,
     )
-    _name_tokenizer_class(building / "tokenizer_config.json")
-    (building / "model.safetensors").chmod(0o644)
-    shutil.rmtree(folder, ignore_errors=True)
-    building.rename(folder)
-
-
-def _name_tokenizer_class(path: Path) -> None:
-    """Give the tokenizer the class name that every version of transformers knows."""
-    written = json.loads(path.read_text(encoding="utf-8"))
-    written.pop("backend", None)
-    written["tokenizer_class"] = "PreTrainedTokenizerFast"
-    path.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
