@@ -254,7 +254,10 @@ def test_a_teacher_trained_in_the_recipe_and_a_tag_classifier_are_stages_of_thei
 ):
     recipe = clims_recipe(place / "teacher")
     small = {"steps": 2, "batch_size": 8}
-    own = write_recipe(tmp_path / "own.yaml", recipe, segmentation=None, train_teacher={"training": small})
+    without = {key: value for key, value in recipe["method"].items() if key != "teacher"}
+    own = write_recipe(
+        tmp_path / "own.yaml", recipe, method=without, segmentation=None, train_teacher={"training": small}
+    )
     names = [stage["name"] for stage in read_run(run(own, runs=place / "runs").folder)["stages"]]
     assert names[:4] == ["data", "train-teacher", "initialise", "train-method"]
     method = {**recipe["method"], "evaluator": "tag_classifier"}

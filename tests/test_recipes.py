@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ import torch
 from tiny_recipe import random_teacher
 from wsss.data import ScenesConfig
 from wsss.engine.plan import plan
+from wsss.engine.publish import read_rows
 from wsss.engine.recipe import load_recipe
 from wsss.engine.recipe_files import list_recipes
 from wsss.engine.stages import Silence, Stage, Workspace
 from wsss.errors import RecipeError
 
 SCENES = [name for name in list_recipes() if name.startswith("scenes/")]
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 HEADLINE = [name for name in SCENES if "demo" not in name]
 
 
@@ -87,3 +90,25 @@ def test_the_ablation_differs_from_clims_in_its_losses_only():
         assert [other[key] for key in ("data", "training", "initialise")] == [
             full[key] for key in ("data", "training", "initialise")
         ]
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_minutes_and_expected_scores_are_those_of_the_results(name: str):
+    about, rows = load_recipe(name).about, published(name)
+    assert (about.minutes is not None) == bool(rows)
+    assert bool(about.expected) == bool(rows)
+    for key, found in about.expected.items():
+        stage, source, metric = key.split(".", 2)
+        columns = ("stage", "background_score_source", "metric")
+        values = [float(row["value"]) for row in rows if [row[c] for c in columns] == [stage, source, metric]]
+        spread = [stdev(values)] if len(values) > 1 else []
+        assert found == [pytest.approx(value, abs=0.051) for value in (fmean(values), *spread)]
+
+
+def published(name: str) -> list[dict[str, str]]:
+    """A recipe's rows in results/."""
+    rows: list[dict[str, str]] = []
+    for path in sorted(RESULTS.glob("*.csv")):
+        if path.name != "benchmarks.csv":
+            rows += [row for row in read_rows(path) if row["recipe"] == name]
+    return rows

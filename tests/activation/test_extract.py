@@ -8,7 +8,7 @@ import torch
 from fake_parts import FakeMethod, MemoryDataset
 from oracle_extract import reference_maps
 
-from wsss.activation.extract import ExtractConfig, extract, scaled_size
+from wsss.activation.extract import ExtractConfig, capped_size, extract, scaled_size
 from wsss.activation.store import MapStore, sum_full_size, sum_strided
 from wsss.errors import StageError
 
@@ -83,6 +83,90 @@ def test_sizes_of_a_375_x_500_image() -> None:
 def test_scaled_sides_round_halves_to_even() -> None:
     assert scaled_size((375, 500), 0.5) == (188, 250)  # 187.5
     assert scaled_size((373, 1), 0.5) == (186, 1)  # 186.5; never 0
+
+
+@pytest.mark.parametrize("size", [(60, 80), (80, 60), (61, 61), (1, 5000), (3, 4000), (5000, 1)])
+@pytest.mark.parametrize("cap", [1, 7, 100, 1001, 4799])
+def test_large_sizes_shrink_in_proportion_to_the_cap_and_no_further(size: tuple[int, int], cap: int) -> None:
+    height, width = capped_size(size, cap)
+    assert 1 <= height * width <= cap or size == (height, width)
+    assert capped_size((height, width), cap) == (height, width)
+    short, long = sorted((height, width))
+    assert (short + 1) * (long + 1) > cap / 2  # a side is rounded down, at most to a half
+    if short > 1:
+        factor = min(1, (cap / (size[0] * size[1])) ** 0.5)
+        assert abs(height - size[0] * factor) <= 1
+        assert abs(width - size[1] * factor) <= 1
+
+
+def test_sizes_up_to_the_cap_stay() -> None:
+    assert capped_size((60, 80), 4800) == (60, 80)
+    assert scaled_size((60, 80), 2.0, 4800) == (60, 80)
+    assert scaled_size((1024, 1024), 2.0) == (2048, 2048)  # exactly the default cap
+    height, width = scaled_size((4000, 5000), 2.0)
+    assert 0.99 * 2**22 < height * width <= 2**22
+
+
+def test_maps_of_images_below_the_cap_are_the_same_bytes(dataset: MemoryDataset, tmp_path: Path) -> None:
+    free = extracted(dataset, tmp_path / "free", max_pixels=10**9)
+    capped = extracted(dataset, tmp_path / "capped", max_pixels=4 * 37 * 50)  # scale 2 of three images
+    for name in ("image_0", "image_2", "image_3", "image_4"):
+        assert free.path(name).read_bytes() == capped.path(name).read_bytes()
+    assert free.path("image_1").read_bytes() != capped.path("image_1").read_bytes()
+
+
+def test_the_network_never_sees_more_pixels_than_the_cap(dataset: MemoryDataset, tmp_path: Path) -> None:
+    method, store = FakeMethod(), MapStore(tmp_path)
+    extract(method, dataset, dataset.names, store, ExtractConfig(max_pixels=900))
+    areas = [height * width for _, _, height, width in method.calls]
+    assert max(areas) <= 900
+    assert (
+        sum(area > 800 for area in areas) == 9
+    )  # scales 1, 1.5 and 2 of three sizes are cut to about the cap
+    assert min(areas) == 16 * 20  # (33, 41) at scale 0.5 is below it
+    for name in dataset.names:
+        maps = store.read(name)
+        assert maps.size == dataset.image_size(name)
+        assert (
+            store.read(name, full_size=False).scores.shape[1:]
+            == sum_strided([torch.zeros(1, 2, 2)], maps.size, 4).shape[1:]
+        )
+
+
+class Colours(FakeMethod):
+    """The colours themselves: what is shrunk and enlarged again comes back where the image is smooth."""
+
+    def cams(self, images: torch.Tensor) -> torch.Tensor:
+        super().cams(images)
+        return torch.relu(images + 4)
+
+
+def test_shrunk_images_give_the_maps_of_whole_ones_where_nothing_is_lost(tmp_path: Path) -> None:
+    dataset = MemoryDataset([(64, 96)] * 2, [[1, 2]] * 2)
+    dataset.images["image_0"] = np.full((64, 96, 3), 90, np.uint8)
+    ramp = np.linspace(0, 255, 96).astype(np.uint8)[None, :, None]
+    dataset.images["image_1"] = np.broadcast_to(ramp, (64, 96, 3)).copy()
+    stores = []
+    for cap in (10**9, 1500):
+        stores.append(MapStore(tmp_path / str(cap)))
+        extract(Colours(), dataset, dataset.names, stores[-1], ExtractConfig(max_pixels=cap, flip=False))
+    whole, shrunk = ([store.read(name).scores for name in dataset.names] for store in stores)
+    assert torch.allclose(whole[0], torch.ones(2, 64, 96), atol=1e-3)
+    assert torch.allclose(shrunk[0], whole[0], atol=1e-6)
+    assert (shrunk[1] - whole[1]).abs().max() < 0.03  # of 0.3 to 1; only the ends of the ramp differ
+
+
+def test_very_large_images_come_in_smaller_batches(
+    dataset: MemoryDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = extracted(dataset, tmp_path / "whole")
+    monkeypatch.setattr("wsss.activation.extract.PIXELS_LOADED", 2 * 14_000)  # 37 x 50 at all scales: 13,900
+    method, store = FakeMethod(), MapStore(tmp_path / "parted")
+    extract(method, dataset, dataset.names, store, ExtractConfig())
+    # image_2 shows no class, so its batch holds image_0 alone, and image_4 comes by itself
+    assert [shape for shape in method.calls if shape[2:] == (37, 50)] == [(2, 3, 37, 50)] * 2
+    for name in dataset.names:
+        assert torch.allclose(store.read(name).scores, whole.read(name).scores, atol=1e-6)
 
 
 def test_batches_share_a_size_and_respect_the_pixel_budget(dataset: MemoryDataset, tmp_path: Path) -> None:

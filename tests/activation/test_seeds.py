@@ -9,7 +9,8 @@ import torch
 from wsss.activation.seeds import check_collapse, pseudo_mask, write_pseudo_masks
 from wsss.activation.store import MapStore
 from wsss.data.masks_png import read_mask
-from wsss.errors import CollapseError
+from wsss.errors import CollapseError, ShapeError
+from wsss.metrics.curves import score_of_power
 from wsss.types import IGNORE, ActivationMaps
 
 SIZE = (5, 6)
@@ -87,3 +88,20 @@ def test_pseudo_masks_never_differ_from_to_mask(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     maps = ActivationMaps(torch.tensor([1, 4]), torch.from_numpy(rng.random((2, *SIZE)).astype(np.float32)))
     assert torch.equal(pseudo_mask(maps, 0.6), maps.to_mask(0.6))
+
+
+def test_the_power_form_is_a_background_of_its_own(tmp_path: Path) -> None:
+    values = torch.linspace(0, 1, 401)
+    maps = ActivationMaps(torch.tensor([2]), values.reshape(1, 1, -1))
+    for power in (0.5, 1.0, 4.0, 16.0):
+        expected = [2 if v > (1 - v) ** power else 0 for v in values.double().tolist()]
+        mask = pseudo_mask(maps, None, background_power=power)[0]
+        assert mask.tolist() == expected
+        constant = (values > score_of_power(power)).to(torch.uint8) * 2
+        assert (mask != constant).sum() <= 1  # the pixel whose score is the power's own
+    with pytest.raises(ShapeError, match="beside another background"):
+        pseudo_mask(maps, 0.3, background_power=1.0)
+    store = stored(tmp_path / "maps", [0.4, 0.6, None])
+    write_pseudo_masks(store, store.ids(), tmp_path / "masks", background_score=None, background_power=1.0)
+    found = [int(read_mask(tmp_path / "masks" / f"{name}.png").max()) for name in store.ids()]
+    assert found == [0, 3, 0]

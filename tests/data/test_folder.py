@@ -156,6 +156,8 @@ def test_training_never_gets_a_mask(tree: Path) -> None:
     assert isinstance(guarded, Dataset)
     with pytest.raises(DataError, match="Only evaluation reads masks"):
         guarded.sample("1", with_mask=True)
+    with pytest.raises(DataError, match="Only evaluation reads masks"):
+        guarded.mask_fingerprint()
 
 
 def test_masks_of_another_size_or_class_list_are_named(tree: Path) -> None:
@@ -273,10 +275,45 @@ def test_the_fingerprint_follows_everything_a_stage_reads(tree: Path) -> None:
     expect_change()
     Image.new("RGB", (5, 5)).save(tree / "images" / "6.jpg")
     expect_change()
-    write_mask(tree / "masks" / "1.png", np.eye(20, 30, dtype=np.uint8))
-    expect_change()
     settings["val_fraction"] = 0.5
     expect_change()
+
+
+def test_pixels_replaced_by_a_file_of_equal_size_change_the_fingerprint(tree: Path) -> None:
+    path, before = tree / "images" / "4.bmp", opened(tree).fingerprint()
+    size = path.stat().st_size
+    Image.new("RGB", (12, 8), (1, 2, 3)).save(path)
+    assert path.stat().st_size == size
+    assert opened(tree).fingerprint() != before
+
+
+def test_masks_have_a_fingerprint_of_their_own(tree: Path) -> None:
+    dataset = masked(tree, {"1.jpg": 1})
+    images, seen = dataset.fingerprint(), [opened(tree).mask_fingerprint(), dataset.mask_fingerprint()]
+    for name, value in (("1.jpg", 2), ("sub/2.png", 2)):  # one corrected, at the same size, and one more
+        seen.append(masked(tree, {name: value}).mask_fingerprint())
+    assert len(set(seen)) == len(seen)
+    Image.new("RGB", (12, 8), (1, 2, 3)).save(tree / "images" / "4.bmp")
+    assert opened(tree, masks="masks").mask_fingerprint() == seen[-1]
+    (tree / "images" / "4.bmp").unlink()
+    Image.new("RGB", (12, 8), (120, 0, 0)).save(tree / "images" / "4.bmp")  # as it was
+    assert opened(tree, masks="masks").fingerprint() == opened(tree).fingerprint() == images
+
+
+def test_a_fingerprint_reads_each_file_once(tree: Path) -> None:
+    dataset = masked(tree, {"1.jpg": 1})
+    before = dataset.fingerprint(), dataset.mask_fingerprint()
+    (tree / "images" / "1.jpg").unlink()
+    (tree / "masks" / "1.png").unlink()
+    assert (dataset.fingerprint(), dataset.mask_fingerprint()) == before
+
+
+def test_missing_masks_are_named_in_order(tree: Path) -> None:
+    dataset = masked(tree, {"1.jpg": 1, "sub/2.png": 2})
+    assert dataset.missing_masks(("1", "2")) == ()
+    assert dataset.missing_masks(("4", "1", "3")) == (tree / "masks" / "4.png", tree / "masks" / "3.png")
+    assert len(opened(tree).missing_masks(("1", "2"))) == 2
+    assert len(WithoutMasks(dataset).missing_masks(("1", "2"))) == 2
 
 
 def test_the_fingerprint_does_not_depend_on_the_place(tree: Path) -> None:

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +50,46 @@ def test_grey_masks_and_few_bits_are_read(tmp_path: Path) -> None:
     assert np.array_equal(read_mask(tmp_path / "bits.png"), values)
 
 
+GREY, INDEXED = 0, 3  # colour types of the PNG specification
+
+
+def png(values: np.ndarray, depth: int, colour_type: int) -> bytes:
+    """A PNG file written bit by bit, so that no other library's idea of `values` comes in between."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = values.shape
+    bits = (values[..., None] >> np.arange(depth - 1, -1, -1)) & 1  # (H, W, depth), highest bit first
+    rows = np.packbits(bits.reshape(height, width * depth), axis=1)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)  # filter 0: bytes as they are
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    colours = chunk(b"PLTE", bytes(range(200, 200 - 3, -1)) * 2**depth) if colour_type == INDEXED else b""
+    parts = (chunk(b"IHDR", header), colours, chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("colour_type", [GREY, INDEXED], ids=["grey", "indexed"])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_values_are_read_as_they_stand_whatever_their_bits(
+    depth: int, colour_type: int, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(depth).integers(0, 2**depth, (5, 7), dtype=np.uint8)
+    values[0, :2] = 0, 2**depth - 1
+    (tmp_path / "mask.png").write_bytes(png(values, depth, colour_type))
+    found = read_mask(tmp_path / "mask.png")
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, values)
+
+
+def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mask.png").write_bytes(png(np.ones((2, 3), np.uint16), 16, GREY))
+    with pytest.raises(DataError, match=r"mask\.png must be an indexed"):
+        read_mask(tmp_path / "mask.png")
+
+
 def test_colours_instead_of_values_are_refused(tmp_path: Path) -> None:
-    for mode in ("RGB", "RGBA", "I;16", "1"):
+    for mode in ("RGB", "RGBA", "I;16", "LA"):
         Image.new(mode, (3, 3)).save(tmp_path / "mask.png")
         with pytest.raises(
             DataError, match=rf"mask\.png must be an indexed .* got mode {mode}.*class numbers"

@@ -60,6 +60,7 @@ def test_the_fingerprint_covers_the_metadata(tiny_scenes, tiny_tree: Path, tmp_p
     copied = Path(shutil.copytree(tiny_tree, tmp_path / "tree"))
     config = ScenesConfig(world=7, train=12, val=6, size=64)
     assert open_dataset(config, root=copied).fingerprint() == tiny_scenes.fingerprint()
+    assert open_dataset(config, root=copied).mask_fingerprint() == tiny_scenes.mask_fingerprint()
     lines = (copied / "scenes.jsonl").read_text().splitlines()
     (copied / "scenes.jsonl").write_text(
         "\n".join([json.dumps({**json.loads(lines[0]), "x": 1}), *lines[1:]])

@@ -220,6 +220,8 @@ def test_scales_resize_both_sides_by_one_factor() -> None:
         for seed in range(20)
     }
     assert chosen == {10 * 20, 40 * 80}
+    cut = run(coordinates(15, 21), 0, crop_size=100, scale_choices=(0.5,))[2]
+    assert cut.sum().item() == 7 * 10  # deeplab-pytorch cuts fractions off
 
 
 def test_jitter_changes_colours_within_limits_and_nothing_else() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny_recipe import made_up_run
-from wsss.engine.compare import compare_runs, gain_counts, summary
+from tiny_recipe import CAM_RECIPE, made_up_run, write_recipe
+from wsss.engine.compare import compare, compare_runs, gain_counts, summary
 from wsss.errors import RecipeError, StageError
 
 
@@ -98,6 +98,27 @@ def test_runs_of_other_data_or_splits_are_refused(tmp_path: Path, change):
         compare_runs([first, second])
 
 
+def test_two_recipes_of_one_name_are_refused_before_anything_runs(tmp_path: Path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_recipe(tmp_path / folder / "cam.yaml", CAM_RECIPE)
+    with pytest.raises(RecipeError, match="are both called cam, so their runs would share a folder"):
+        compare([tmp_path / "a" / "cam.yaml", tmp_path / "b" / "cam.yaml"], runs=tmp_path / "runs")
+
+
 def test_an_unfinished_run_is_named(tmp_path: Path):
     with pytest.raises(StageError, match="no finished run"):
         compare_runs([tmp_path])
+
+
+def test_seeds_with_other_settings_are_refused(tmp_path: Path):
+    images = {"maps": {"fixed": [confusion(50, 50)]}}
+    folders = [made_up_run(tmp_path, "a", seed, images) for seed in (0, 1)]
+    record = json.loads((folders[1] / "run.json").read_text())
+    record["recipe"]["about"]["minutes"] = 3  # says nothing about results
+    (folders[1] / "run.json").write_text(json.dumps(record))
+    compare_runs(folders)
+    record["recipe"]["activation"]["flip"] = False
+    (folders[1] / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RecipeError, match="a-seed1 are no seeds of one recipe: their `activation`"):
+        compare_runs(folders)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from functools import partial
+from math import prod
 from pathlib import Path
 
 import pytest
 import torch
+from fake_parts import MemoryDataset
 
 import wsss.engine.estimate as estimating
 from tiny_recipe import CAM_RECIPE, clims_recipe, random_teacher, training, write_recipe
 from wsss.engine.estimate import Estimate, estimate
 from wsss.engine.recipe import load_recipe
 from wsss.engine.run import run
+from wsss.errors import DataError
 
 
 @pytest.fixture
@@ -50,7 +55,93 @@ def test_extraction_takes_each_image_at_each_scale_and_mirrored(tmp_path: Path, 
     assert passes == pytest.approx([2 * 2 * 12 * 0.01 / 16, 2 * 12 * 0.01 / 16])
 
 
-def test_finished_stages_cost_nothing_and_nothing_is_written(tmp_path: Path):
+SIZES = ((32, 32), (16, 32), (160, 320))
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, steady_clock) -> list[tuple[int, ...]]:
+    """Shapes of the images that are passed for timing, of a data set of images of three sizes."""
+    found: list[tuple[int, ...]] = []
+    facts = estimating._facts
+
+    def timed(work, device):
+        if isinstance(work, partial):
+            found.append(tuple(work.args[-1].shape))
+            work()
+        return 0.01
+
+    def three_sizes(recipe, workspace):
+        return replace(facts(recipe, workspace), sizes=SIZES)
+
+    monkeypatch.setattr(estimating, "_timed", timed)
+    monkeypatch.setattr(estimating, "_facts", three_sizes)
+    return found
+
+
+def capped_recipe(folder: Path, cap: int, **sections):
+    activation = {**CAM_RECIPE["activation"], "scales": [1.0, 2.0, 0.25], "max_pixels": cap}
+    return load_recipe(write_recipe(folder / "a.yaml", CAM_RECIPE, activation=activation, **sections))
+
+
+def test_the_largest_image_is_passed_no_larger_than_the_work_passes_it(tmp_path: Path, shown):
+    cap = 64 * 128
+    estimate(capped_recipe(tmp_path, cap, segmentation=None), runs=tmp_path / "runs")
+    assert [shape[2:] for shape in shown] == [(64, 128), (40, 80)]  # scales 1 and 2 are one size
+    assert max(prod(shape[2:]) for shape in shown) <= cap
+
+
+def test_the_time_is_that_of_images_of_average_size(tmp_path: Path, shown):
+    cap = 64 * 128
+    found = estimate(capped_recipe(tmp_path, cap, segmentation=None), runs=tmp_path / "runs")
+    handling = 12 * sum(map(prod, SIZES)) / 3 * estimating.SECONDS_PER_PIXEL
+    scale_1 = (32 * 32 + 16 * 32 + cap) / 3 / cap
+    scale_2 = (64 * 64 + 32 * 64 + cap) / 3 / cap
+    scale_quarter = (8 * 8 + 4 * 8 + 40 * 80) / 3 / (40 * 80)
+    expected = 12 * 2 * 0.01 / 16 * (scale_1 + scale_2 + scale_quarter)
+    assert seconds(found, "write activation maps") - handling == pytest.approx(expected)
+
+
+def test_prediction_is_timed_with_the_largest_image_capped(
+    tmp_path: Path, shown, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(estimating, "MAX_PIXELS", 64 * 128)
+    estimate(capped_recipe(tmp_path, 64 * 64), runs=tmp_path / "runs")
+    assert shown[-1][2:] == (64, 128)
+
+
+def test_the_memory_of_extraction_counts(tmp_path: Path, shown, monkeypatch: pytest.MonkeyPatch):
+    def used_memory(device):
+        return 1e6 * max((prod(shape[2:]) for shape in shown), default=0)  # dwarfs the weights
+
+    monkeypatch.setattr(estimating, "_used_memory", used_memory)
+    caps = (32 * 64, 64 * 128)
+    small, large = (
+        estimate(capped_recipe(tmp_path, cap, segmentation=None), runs=tmp_path / "runs") for cap in caps
+    )
+    assert large.memory_bytes > small.memory_bytes
+
+
+def test_sizes_are_read_of_a_few_spread_images_and_unreadable_ones_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    dataset = MemoryDataset([(8, 8 + number % 3) for number in range(1000)], [[1]] * 1000)
+    asked = []
+
+    def image_size(image_id):
+        asked.append(image_id)
+        if len(asked) == 1:
+            raise DataError("Image image_0 is empty (0 bytes). Replace it.")
+        return dataset.images[image_id].shape[:2]
+
+    monkeypatch.setattr(dataset, "image_size", image_size)
+    sizes = estimating._sampled_sizes(dataset, dataset.names)
+    assert 300 <= len(asked) <= estimating.SAMPLED_SIZES
+    assert asked[-1] >= "image_99"
+    assert len(sizes) == len(asked) - 1
+    assert estimating._sampled_sizes(dataset, ()) == ((1, 1),)
+
+
+def test_finished_stages_cost_nothing_and_nothing_is_written(tmp_path: Path, steady_clock):
     recipe = load_recipe(write_recipe(tmp_path / "a.yaml", CAM_RECIPE, training=training(1)))
     before = estimate(recipe, runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

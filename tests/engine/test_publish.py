@@ -92,3 +92,20 @@ def test_a_file_with_other_columns_is_not_touched(folder: Path, tmp_path: Path):
     with pytest.raises(DataError, match="must have the columns"):
         publish([folder], tmp_path / "results")
     assert path.read_text() == "a,b\n1,2\n"
+
+
+def test_rows_of_settings_that_are_gone_do_not_stay(folder: Path, tmp_path: Path):
+    publish([folder], tmp_path / "results")
+    again = made_up_run(tmp_path / "new", "scenes/cam", 0, {"maps": {"fixed": [CONFUSION]}})
+    (path,) = publish([again], tmp_path / "results")
+    assert {(row["stage"], row["background_score_source"]) for row in read(path)} == {("maps", "fixed")}
+
+
+def test_seeds_of_one_recipe_must_be_of_the_same_data(folder: Path, tmp_path: Path):
+    (path,) = publish([folder], tmp_path / "results")
+    before = path.read_bytes()
+    stages = {"maps": {"fixed": [CONFUSION]}}
+    other = made_up_run(tmp_path / "new", "scenes/cam", 1, stages, data={"data_version": "2"})
+    with pytest.raises(DataError, match="holds seed 0 of scenes/cam with other data"):
+        publish([other], tmp_path / "results")
+    assert path.read_bytes() == before

@@ -39,6 +39,10 @@ def path(tmp_path: Path) -> Path:
         ("refine=crf", "`refine` in .* must be a list"),
         ("method=null", "Section `method` is missing"),
         ("training=null", "Section `training` is missing"),
+        ("segmentation.batch_norm=frozen", "freezes the batch norms of a network with random weights"),
+        ("segmentation.target=masks", "stands beside a `method`"),
+        ("pseudo_masks.background_power=0", r"`pseudo_masks.background_power` in .* is wrong"),
+        ("pseudo_masks={background_score: 0.2, background_power: 4}", "exclude each other"),
     ],
 )  # fmt: skip
 def test_a_wrong_key_or_value_is_named_with_its_file_and_the_nearest_valid_one(path: Path, override, message):
@@ -78,6 +82,8 @@ def test_supervision_follows_from_the_target_and_the_method(path: Path):
     assert load_recipe(path).supervision == "I"
     twin = load_recipe(path, ["method=null", "segmentation.target=masks"])
     assert (twin.supervision, twin.method_name) == ("F", "supervised")
+    assert load_recipe("scenes/clims").supervision == "I+L"
+    assert load_recipe("scenes/ablation-classifier").supervision == "I"
 
 
 def test_a_method_file_is_found_by_its_path_and_named_by_its_stem(path: Path, tmp_path: Path):
@@ -87,3 +93,9 @@ def test_a_method_file_is_found_by_its_path_and_named_by_its_stem(path: Path, tm
     assert recipe.method_name == "my_method"
     assert recipe.method is not None
     assert recipe.method.cls.__name__ == "Mine"
+
+
+def test_a_named_teacher_and_one_to_be_trained_exclude_each_other(path: Path):
+    load_recipe(path, ["train_teacher={training: {steps: 5}}"])
+    with pytest.raises(RecipeError, match=r"`method.teacher` and `train_teacher` are both given"):
+        load_recipe(path, ["train_teacher={training: {steps: 5}}", "method.teacher=teachers/farm"])

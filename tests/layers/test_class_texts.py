@@ -11,6 +11,7 @@ from wsss.layers.class_texts import (
     restricted,
     spelling,
 )
+from wsss.methods.clims import Clims, ClimsConfig
 from wsss.types import ClassInfo
 
 VOC = [
@@ -96,6 +97,12 @@ def test_published_lists_class_by_class_keep_the_classes_that_are_there() -> Non
     published = published_texts("voc_camera_ready")
     assert set(background_texts(infos("boat", "cat"), None, published)) == {"boat"}
     assert restricted(published.class_weights, ["dining table", "cat"]) == {"dining table": 3}
+
+
+def test_published_weights_are_for_their_own_classes_only() -> None:
+    config = ClimsConfig(**{**Clims.presets["camera_ready"], "background_texts": ("floor",)})
+    assert config.with_class_texts(infos("chair", "cat")).class_weights == {"chair": 3}
+    assert config.with_class_texts(infos("chair", "lamp")).class_weights == {}
 
 
 def test_spelling_does_not_lose_a_weight() -> None:

@@ -291,3 +291,15 @@ def test_the_word_tokenizer_knows_its_words_whatever_their_order() -> None:
     assert first.get_vocab() == second.get_vocab()
     assert first.unk_token_id not in first("Crack_3 of a RED-ish kälbchen")["input_ids"]
     assert first.eos_token_id == 3  # CLIPModel takes 2 for "the highest id of a text"
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:
+    model, tokenizer = small_model("clip")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "0001.jpg").write_bytes(b"dear")
+    with pytest.raises(WeightsError, match=r"photos is to become a teacher's folder, but"):
+        save_teacher(tmp_path / "photos", model, tokenizer, mean=MEAN, std=STD)
+    assert (tmp_path / "photos" / "0001.jpg").read_bytes() == b"dear"
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    (tmp_path / "empty").mkdir()
+    save_teacher(tmp_path / "empty", model, tokenizer, mean=MEAN, std=STD)

@@ -9,7 +9,7 @@ from PIL import Image
 from wsss.data.masks_png import read_mask
 from wsss.segmentation import SegmentationConfig
 from wsss.segmentation.base import SegmentationNet
-from wsss.segmentation.predict import predict_folder, probabilities
+from wsss.segmentation.predict import best_classes, predict_folder, probabilities
 from wsss.types import Sample
 
 
@@ -112,6 +112,43 @@ def test_with_flip_a_mirrored_image_gives_the_mirrored_answer():
 def test_huge_images_come_one_by_one(tmp_path, monkeypatch):
     monkeypatch.setattr("wsss.segmentation.predict._MOST_PIXELS", 100)
     assert {shape[0] for shape in predicted(tmp_path).seen if shape[2] == 8} == {1}
+
+
+def test_up_to_the_cap_masks_are_the_same_bytes(tmp_path, monkeypatch):
+    predicted(tmp_path / "free")
+    monkeypatch.setattr("wsss.segmentation.predict.MAX_PIXELS", 8 * 10)
+    predicted(tmp_path / "capped")
+    assert files(tmp_path / "capped") == files(tmp_path / "free")
+
+
+def test_the_network_never_sees_more_pixels_than_the_cap(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsss.segmentation.predict.MAX_PIXELS", 40)
+    config = CONFIG.model_copy(update={"test_scales": (0.5, 1.0, 2.0), "test_flip": True})
+    seen = predicted(tmp_path, config=config).seen
+    assert {shape[2:] for shape in seen} == {(2, 4), (5, 7), (4, 2), (7, 5)}  # scales are those of (5, 7)
+    for image_id, size in Pictures.sizes.items():
+        assert read_mask(tmp_path / f"{image_id}.png").shape == size
+
+
+def test_shrunk_images_of_two_halves_get_masks_of_two_halves(tmp_path, monkeypatch):
+    image = np.zeros((32, 64, 3), dtype=np.uint8)
+    image[:, :32, 0], image[:, 32:, 2] = 200, 200
+    sample = Sample("a", image, np.zeros(2, dtype=bool))
+    monkeypatch.setattr(Pictures, "sizes", {"a": image.shape[:2]})
+    monkeypatch.setattr(Pictures, "sample", lambda *_, **__: sample)
+    monkeypatch.setattr("wsss.segmentation.predict.MAX_PIXELS", 8 * 16)
+    assert predicted(tmp_path).seen == [(1, 3, 8, 16)]
+    expected = np.repeat([[0] * 32 + [2] * 32], 32, axis=0)
+    assert np.array_equal(read_mask(tmp_path / "a.png"), expected)
+
+
+def test_the_best_class_is_that_of_all_classes_enlarged_at_once():
+    scores = torch.randn(2, 4, 5, 6).softmax(1)
+    enlarged = F.interpolate(scores, size=(13, 16), mode="bilinear", align_corners=False)
+    assert torch.equal(best_classes(scores, (13, 16)), enlarged.argmax(1).to(torch.uint8))
+    assert torch.equal(best_classes(scores, (5, 6)), scores.argmax(1).to(torch.uint8))
+    even = torch.full((1, 3, 2, 2), 1 / 3)
+    assert not best_classes(even, (4, 4)).any()  # the first of equals
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 1)])

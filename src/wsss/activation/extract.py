@@ -2,7 +2,8 @@
 
 For each scale the image and its mirror image pass the network; the mirrored cams are turned back and added.
 Only the classes that the image labels name leave the network's device, and they are selected before anything
-is enlarged: selection and interpolation commute. Images of one size share batches.
+is enlarged: selection and interpolation commute. Images of one size share batches. The network sees very
+large images shrunk; their maps have the image's own size all the same.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 from typing import Final, Literal
 
 import numpy as np
@@ -30,6 +32,8 @@ from wsss.types import ActivationMaps
 
 PIXELS_ON_CPU: Final = 2**18  # larger passes of the network gain nothing there and take memory
 PIXELS_ON_ACCELERATOR: Final = 2**24
+PIXELS_LOADED: Final = 2**27  # of one batch at all scales, 400 MB; the next one is loaded meanwhile
+MAX_PIXELS: Final = 2**22  # of one input of a network; VOC and COCO stay far below at scale 2
 
 Pixels = npt.NDArray[np.uint8]
 log = logging.getLogger(__name__)
@@ -51,6 +55,12 @@ class ExtractConfig(BaseModel):
         ge=1,
         description="Pixels per pass of the network, mirror images counted; null: 262,144 on a CPU, 16 "
         "million on an accelerator. One image always passes.",
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        ge=1,
+        description="A scaled image never has more pixels than this: larger ones are shrunk, sides in "
+        "proportion; published data sets stay below (IRN: no limit).",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16 runs the network under autocast; sums stay float32 (IRN: float32)."
@@ -89,9 +99,9 @@ def extract(
     device = next(method.parameters()).device if device is None else torch.device(device)
     method.to(device).eval()
     tally = _Tally(tuple(dict.fromkeys(ids)), store, progress)
-    batches = [batch for batch in _batches(dataset, tally, config.batch_images) if tally.missing & set(batch)]
+    batches = [batch for batch in _batches(dataset, tally, config) if tally.missing & set(batch)]
     with ThreadPoolExecutor(config.loaders) as loaders:
-        for loading in _ahead(loaders, dataset, batches, config.scales):
+        for loading in _ahead(loaders, dataset, batches, config):
             images = tally.loaded(loading)
             if not images:
                 continue
@@ -164,48 +174,81 @@ class _Tally:
             self.progress(len(self.ids) - left, len(self.ids), "images")
 
 
-def _batches(dataset: Dataset, tally: _Tally, batch_images: int) -> Iterator[list[str]]:
-    """All images in batches of one size each, in an order that depends on `ids` alone."""
+def _batches(dataset: Dataset, tally: _Tally, config: ExtractConfig) -> Iterator[list[str]]:
+    """All images in batches of one size each, in an order that depends on `ids` alone.
+
+    Very large images come in smaller batches.
+    """
     groups: dict[tuple[int, int], list[str]] = {}
     for image_id in tally.ids:
         try:
             groups.setdefault(dataset.image_size(image_id), []).append(image_id)
         except (WsssError, OSError) as error:  # noqa: PERF203
             tally.failed([image_id], error)
-    for group in groups.values():
-        for start in range(0, len(group), batch_images):
-            yield group[start : start + batch_images]
+    for size, group in groups.items():
+        pixels = sum(prod(scaled_size(size, scale, config.max_pixels)) for scale in config.scales)
+        count = max(1, min(config.batch_images, PIXELS_LOADED // pixels))
+        for start in range(0, len(group), count):
+            yield group[start : start + count]
 
 
 def _ahead(
-    loaders: ThreadPoolExecutor, dataset: Dataset, batches: Sequence[Sequence[str]], scales: Sequence[float]
+    loaders: ThreadPoolExecutor, dataset: Dataset, batches: Sequence[Sequence[str]], config: ExtractConfig
 ) -> Iterator[list[tuple[str, Future[_Scaled]]]]:
     """The images of each batch, while those of the next one are being loaded."""
     waiting: deque[list[tuple[str, Future[_Scaled]]]] = deque()
     for batch in batches:
-        waiting.append([(image_id, loaders.submit(_load, dataset, image_id, scales)) for image_id in batch])
+        waiting.append([(image_id, loaders.submit(_load, dataset, image_id, config)) for image_id in batch])
         if len(waiting) > 1:
             yield waiting.popleft()
     yield from waiting
 
 
-def _load(dataset: Dataset, image_id: str, scales: Sequence[float]) -> _Scaled:
-    """Decode one image and resize it to every scale (PIL bicubic, sides int(round(side * scale)))."""
+def _load(dataset: Dataset, image_id: str, config: ExtractConfig) -> _Scaled:
+    """Decode one image and resize it to every scale (PIL bicubic, sides as in `scaled_size`)."""
     sample = dataset.sample(image_id)
     height, width = sample.image.shape[:2]
     labels = dataset.image_labels(image_id)
-    picture = Image.fromarray(sample.image)
-    pixels = []
-    for scale in scales if labels.any() else ():  # without classes there is nothing to compute
-        size = scaled_size((height, width), scale)
-        resized = picture if size == (height, width) else picture.resize(size[::-1], Image.Resampling.BICUBIC)
-        pixels.append(np.asarray(resized))
+    scales = config.scales if labels.any() else ()  # without classes there is nothing to compute
+    sizes = [scaled_size((height, width), scale, config.max_pixels) for scale in scales]
+    pixels = [resized(sample.image, size, Image.Resampling.BICUBIC) for size in sizes]
     return _Scaled(image_id, (height, width), labels, tuple(pixels))
 
 
-def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(height, width) of an image at a scale: int(round(side * scale)), halves to even, at least 1."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+def scaled_size(size: tuple[int, int], scale: float, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) of an image at a scale: int(round(side * scale)), halves to even, at least 1.
+
+    Where that is more than `max_pixels`, it is `capped_size` of that.
+    """
+    return capped_size((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), max_pixels)
+
+
+def capped_size(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """(height, width) as given, or shrunk, sides in proportion, to at most `max_pixels` pixels.
+
+    >>> capped_size((375, 500), 2**22), capped_size((6000, 8000), 2**22)
+    ((375, 500), (1773, 2364))
+    """
+    height, width = size
+    if height * width <= max_pixels:
+        return size
+    factor = (max_pixels / (height * width)) ** 0.5
+    short = max(1, int(min(size) * factor))
+    long = max(1, min(int(max(size) * factor), max_pixels // short))  # one pixel can't get thinner
+    return (short, long) if height < width else (long, short)
+
+
+def resized(image: Pixels, size: tuple[int, int], resampling: Image.Resampling) -> Pixels:
+    """An RGB image (H, W, 3) resized by PIL to (height, width); the very same one if it has that size."""
+    if image.shape[:2] == size:
+        return image
+    return np.array(Image.fromarray(image).resize(size[::-1], resampling))
+
+
+def images_per_pass(size: tuple[int, int], config: ExtractConfig, device: torch.device) -> int:
+    """How many images of one scaled size pass the network at once, not counting their mirror images."""
+    budget = config.batch_pixels or (PIXELS_ON_CPU if device.type == "cpu" else PIXELS_ON_ACCELERATOR)
+    return max(1, budget // (prod(size) * (2 if config.flip else 1)))
 
 
 @torch.inference_mode()
@@ -250,8 +293,7 @@ def _present_cams(
         (P, h_s, w_s), float32, on `device`.
     """
     height, width = pixels[0].shape[:2]
-    budget = config.batch_pixels or (PIXELS_ON_CPU if device.type == "cpu" else PIXELS_ON_ACCELERATOR)
-    step = max(1, budget // (height * width * (2 if config.flip else 1)))
+    step = images_per_pass((height, width), config, device)
     mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (method.mean, method.std))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
     found = []

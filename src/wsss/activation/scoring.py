@@ -304,7 +304,8 @@ def _check_complete(folder: Path, ids: Sequence[str]) -> None:
     if missing:
         raise DataError(
             f"{len(missing):,} of {len(ids):,} predictions are missing in {folder}; the first is "
-            f"{missing[0]}.png. Predict these images too, or give the list of images to score."
+            f"{missing[0]}.png. Predict these images too, or score against a folder with the true masks "
+            "of the predicted images alone."
         )
 
 

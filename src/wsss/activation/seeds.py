@@ -12,7 +12,7 @@ from torch import Tensor
 from wsss.activation.background_score import ChosenScore, choose_background_score
 from wsss.activation.store import MapStore
 from wsss.data.masks_png import write_mask
-from wsss.errors import CollapseError
+from wsss.errors import CollapseError, ShapeError
 from wsss.training.journal import Progress
 from wsss.types import IGNORE, ActivationMaps
 
@@ -24,18 +24,31 @@ _CHECKED_IMAGES: Final = 500
 
 
 def pseudo_mask(
-    maps: ActivationMaps, background_score: float | None, *, unsure_margin: float = 0.0
+    maps: ActivationMaps,
+    background_score: float | None,
+    *,
+    background_power: float | None = None,
+    unsure_margin: float = 0.0,
 ) -> Tensor:
     """The mask of one image.
 
     Args:
         maps: full-size maps.
-        background_score: constant score of class 0; None for maps with a background of their own.
+        background_score: constant score of class 0; None for maps with a background of their own, or with
+            `background_power`.
+        background_power: the background is (1 - best score)^power (PSA).
         unsure_margin: pixels whose two best scores (the background's among them) differ by less become 255.
 
     Returns:
         (H, W), uint8, values 0…K and 255.
+
+    Raises:
+        ShapeError: no background is known, or two are.
     """
+    if background_power is not None:
+        if maps.background is not None or background_score is not None:
+            raise ShapeError("`background_power` is given beside another background. Give one of them.")
+        maps = maps.with_background_power(background_power)
     mask = maps.to_mask(background_score)
     if unsure_margin > 0 and len(maps.scores):
         known = maps if background_score is None else maps.with_background(background_score)
@@ -51,6 +64,7 @@ def write_pseudo_masks(
     folder: Path,
     *,
     background_score: float | None,
+    background_power: float | None = None,
     unsure_margin: float = 0.0,
     progress: Progress | None = None,
 ) -> None:
@@ -59,15 +73,21 @@ def write_pseudo_masks(
     Args:
         store: maps.
         ids: images.
-        folder: gets `<image id>.png`; one folder holds the masks of one background score and margin.
+        folder: gets `<image id>.png`; one folder holds the masks of one background and margin.
         background_score: see `pseudo_mask`.
+        background_power: see `pseudo_mask`.
         unsure_margin: see `pseudo_mask`.
         progress: told after each image.
     """
     for done, image_id in enumerate(ids, start=1):
         path = Path(folder) / f"{image_id}.png"
         if not path.is_file():
-            mask = pseudo_mask(store.read(image_id), background_score, unsure_margin=unsure_margin)
+            mask = pseudo_mask(
+                store.read(image_id),
+                background_score,
+                background_power=background_power,
+                unsure_margin=unsure_margin,
+            )
             write_mask(path, mask.numpy())
         if progress is not None:
             progress(done, len(ids), "images")

@@ -7,6 +7,7 @@ refiners receives `WithoutMasks(dataset)`, so weak supervision is a property of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -54,13 +55,19 @@ class Dataset(Protocol):
         """Decode one image; its mask too on request. Raises `DataError` naming the file."""
 
     def has_masks(self, split: str) -> bool:
-        """Whether true masks of the split can be read (for scoring)."""
+        """Whether the true masks of all images of the split can be read (for scoring)."""
+
+    def missing_masks(self, ids: Sequence[str]) -> tuple[Path, ...]:
+        """Mask files that should be there for these images and are not, in order. Reads no mask."""
 
     def context(self, image_id: str) -> np.ndarray | None:
         """Context map for scoring (values of `context_names`, else 0); (H, W), uint8; None if unknown."""
 
     def fingerprint(self) -> str:
-        """Changes when anything that a stage reads from the data set changes; hexadecimal."""
+        """Changes when anything but the true masks changes, pixels included; hexadecimal."""
+
+    def mask_fingerprint(self) -> str:
+        """Changes when a true mask changes, comes or goes; hexadecimal."""
 
 
 class WithoutMasks:
@@ -103,11 +110,20 @@ class WithoutMasks:
     def has_masks(self, split: str) -> bool:
         return False
 
+    def missing_masks(self, ids: Sequence[str]) -> tuple[Path, ...]:
+        return tuple(Path(f"{image_id}.png") for image_id in ids)
+
     def context(self, image_id: str) -> np.ndarray | None:
         return None
 
     def fingerprint(self) -> str:
         return self._dataset.fingerprint()
+
+    def mask_fingerprint(self) -> str:
+        raise DataError(
+            "Training of methods and refiners asked for the fingerprint of the masks. "
+            "Only evaluation reads masks; use `fingerprint`, which leaves them out."
+        )
 
 
 def tagged_ids(dataset: Dataset, split: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from wsss.data.classes import ClassList, named_classes, read_classes
+from wsss.data.digests import file_digests
 from wsss.data.image_folder import ImageFolder, MissingImages
 from wsss.data.images import MAX_PIXELS, decode, image_size
 from wsss.data.masks_png import read_mask
@@ -116,7 +118,7 @@ class FileDataset:
         masks: folder of true masks `<id>.png`, or of the images' tree with .png files; for scoring only.
         context: maps of the background; for scoring only.
         max_pixels: largest image that is decoded.
-        read_too: other files whose content `fingerprint` covers.
+        read_too: other files that `fingerprint` covers.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class FileDataset:
         self._sizes: dict[str, tuple[int, int]] = {}
         self._complete: dict[str, bool] = {}
         self._fingerprint: str | None = None
+        self._mask_fingerprint: str | None = None
 
     @property
     def name(self) -> str:
@@ -194,8 +197,14 @@ class FileDataset:
         if self._masks is None:
             return False
         if split not in self._complete:
-            self._complete[split] = all(self._beside(self._masks, i).is_file() for i in self.ids(split))
+            self._complete[split] = not self.missing_masks(self.ids(split))
         return self._complete[split]
+
+    def missing_masks(self, ids: Sequence[str]) -> tuple[Path, ...]:
+        if self._masks is None:
+            return tuple(Path(f"{image_id}.png") for image_id in ids)
+        expected = [self._beside(self._masks, image_id) for image_id in ids]
+        return tuple(path for path in expected if not path.is_file())
 
     def context(self, image_id: str) -> np.ndarray | None:
         if self._context is None:
@@ -212,17 +221,22 @@ class FileDataset:
 
     def fingerprint(self) -> str:
         if self._fingerprint is None:
-            found = hashlib.sha256(b"wsss data 1\n")
+            found = hashlib.sha256(b"wsss data 2\n")
             found.update(repr([self._name, [astuple(info) for info in self.classes]]).encode())
             found.update(
-                repr([self._labels.digest(), self._splits.digest(), list(self._images.sizes())]).encode()
+                repr([self._labels.digest(), self._splits.digest(), self._images.digests()]).encode()
             )
-            found.update(repr([_png_sizes(self._masks), sorted(self.context_names.items())]).encode())
-            found.update(repr(_png_sizes(self._context.folder if self._context else None)).encode())
-            for path in self._read_too:
-                found.update(hashlib.sha256(path.read_bytes()).digest())
+            contexts = _png_digests(self._context.folder if self._context else None)
+            found.update(repr([sorted(self.context_names.items()), contexts]).encode())
+            found.update(repr(file_digests(self._read_too)).encode())
             self._fingerprint = found.hexdigest()
         return self._fingerprint
+
+    def mask_fingerprint(self) -> str:
+        if self._mask_fingerprint is None:
+            masks = repr(_png_digests(self._masks)).encode()
+            self._mask_fingerprint = hashlib.sha256(b"wsss masks 1\n" + masks).hexdigest()
+        return self._mask_fingerprint
 
     def _true_mask(self, image_id: str, size: tuple[int, ...]) -> np.ndarray:
         if self._masks is None:
@@ -291,8 +305,10 @@ def _of_image_size(values: np.ndarray, path: Path, size: tuple[int, ...]) -> np.
     return values
 
 
-def _png_sizes(folder: Path | None) -> list[tuple[str, int]]:
+def _png_digests(folder: Path | None) -> list[tuple[str, str]]:
+    """Path below the folder and SHA-256 of every PNG file, in order."""
     if folder is None:
         return []
-    found = (path for path in folder.rglob("*.png") if not path.name.startswith("."))
-    return sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in found)
+    paths = [path for path in folder.rglob("*.png") if path.is_file() and not path.name.startswith(".")]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return sorted(zip(names, file_digests(paths), strict=True))

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from wsss.data.digests import file_digests
 from wsss.data.images import SUFFIXES
 from wsss.errors import DataError
 
@@ -121,10 +122,10 @@ class ImageFolder:
                 )
         return None
 
-    def sizes(self) -> Iterator[tuple[str, int]]:
-        """Path below the folder and size in bytes of every image, in order."""
-        for name in self._relative.values():
-            yield name, (self.folder / name).stat().st_size
+    def digests(self) -> tuple[tuple[str, str], ...]:
+        """Path below the folder and SHA-256 of every image, in order."""
+        names = tuple(self._relative.values())
+        return tuple(zip(names, file_digests([self.folder / name for name in names]), strict=True))
 
 
 def _walk(folder: Path, without: Collection[str]) -> Iterator[str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from wsss.errors import DataError, ShapeError
 from wsss.training.checkpoint import atomic_path
+
+_HEADER_BYTES: Final = 26  # signature, then length, name, width and height; last, bit depth and colour type
+_GREY: Final = 0  # colour type of the PNG specification
 
 
 @functools.cache
@@ -35,7 +39,7 @@ def read_mask(path: Path) -> np.ndarray:
     """Read the values of a mask file, whatever its palette.
 
     Args:
-        path: an indexed or 8-bit grey PNG file.
+        path: an indexed or grey PNG file of 1, 2, 4 or 8 bits.
 
     Returns:
         Values as they stand in the file, 0-255; (H, W), uint8.
@@ -44,7 +48,7 @@ def read_mask(path: Path) -> np.ndarray:
         DataError: the file is missing, damaged, or holds colours instead of values.
     """
     mode, values = _decoded(path)
-    if mode not in ("P", "L"):
+    if mode not in ("P", "L", "1"):
         raise DataError(
             f"Mask {path} must be an indexed (or 8-bit grey) PNG; got mode {mode}. "
             "Save class numbers, not colours: `wsss.data.masks_png.write_mask` does."
@@ -55,8 +59,11 @@ def read_mask(path: Path) -> np.ndarray:
 def _decoded(path: Path) -> tuple[str, np.ndarray]:
     """Pillow's mode and the values as they stand in the file."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            return image.mode, np.array(image)
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+            file.seek(0)
+            with Image.open(file, formats=("PNG",)) as image:
+                return image.mode, _unscaled(np.array(image), *header[-2:])
     except FileNotFoundError:
         raise DataError(
             f"There is no mask {path}. Put it there, or score a split whose masks are complete; "
@@ -67,6 +74,15 @@ def _decoded(path: Path) -> tuple[str, np.ndarray]:
         raise DataError(
             f"Mask {path} is {'empty (0 bytes)' if is_empty else 'no readable PNG file'}. Replace it."
         ) from error
+
+
+def _unscaled(values: np.ndarray, depth: int, colour_type: int) -> np.ndarray:
+    """Undo Pillow's scaling of grey values of few bits to 0-255 (of one bit: to False and True)."""
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8)
+    if colour_type == _GREY and depth < 8:
+        values //= np.uint8(255 // (2**depth - 1))
+    return values
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

@@ -180,13 +180,17 @@ def augment(
 
 
 def _drawn_size(size: tuple[int, int], rng: np.random.Generator, config: Augmentation) -> tuple[int, int]:
-    """(height, width) to resize to; halves round to even, as NumPy's rounding in the reference."""
+    """(height, width) to resize to; halves round to even, as NumPy's rounding in the reference.
+
+    With `scale_choices` fractions are cut off instead, as deeplab-pytorch does.
+    """
     if config.long_side is not None:
         factor = int(rng.integers(config.long_side[0], config.long_side[1], endpoint=True)) / max(size)
     elif config.scale is not None:
         factor = float(rng.uniform(*config.scale))
     elif config.scale_choices is not None:
         factor = config.scale_choices[int(rng.integers(len(config.scale_choices)))]
+        return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
     else:
         return size
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))

@@ -8,7 +8,9 @@ from typing import Final
 
 import numpy as np
 import torch
+from PIL import Image
 
+from wsss.activation.extract import capped_size, resized
 from wsss.activation.seeds import check_collapse
 from wsss.activation.store import MapStore
 from wsss.data.dataset import Dataset
@@ -18,6 +20,7 @@ from wsss.training.journal import read_journal
 from wsss.types import ActivationMaps
 
 CHECKED_IMAGES: Final = 8
+CHECKED_PIXELS: Final = 2**18  # of one image: about a training crop, as the training's memory is still taken
 CHECKS: Final = 10  # in the second half of a training; young classifiers may have empty maps for a while
 MIDDLE_SCORE: Final = 0.5  # maps are divided by their maximum, so only flat or empty ones lie all on one side
 
@@ -50,13 +53,18 @@ def map_alarm(
 
 @torch.inference_mode()
 def flat_maps(method: Method, dataset: Dataset, ids: Sequence[str]) -> str | None:
-    """A sentence if the maps of all images are background everywhere, or foreground everywhere."""
+    """A sentence if the maps of all images are background everywhere, or foreground everywhere.
+
+    Images of more than `CHECKED_PIXELS` pixels are looked at in that size.
+    """
     method.eval()
     device = next(method.parameters()).device
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (method.mean, method.std))
     shares = []
     for image_id in ids:
-        pixels = torch.from_numpy(np.ascontiguousarray(dataset.sample(image_id).image)).to(device)
+        shown = dataset.sample(image_id).image
+        shown = resized(shown, capped_size(shown.shape[:2], CHECKED_PIXELS), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.ascontiguousarray(shown)).to(device)
         image = (pixels.permute(2, 0, 1).float() / 255 - mean) / std  # (3, H, W)
         labels = torch.from_numpy(dataset.image_labels(image_id))
         maps = ActivationMaps.from_cams(method.cams(image[None])[0].float(), labels)

@@ -112,14 +112,21 @@ def compare(
         progress: follows the stages.
 
     Raises:
-        RecipeError: the runs are of different data or splits.
+        RecipeError: the runs are of different data or splits, or two recipes have the same name.
     """
     folders: list[Path] = []
+    named: dict[str, str | Path] = {}
     for item in recipes_or_runs:
         if (Path(item) / "run.json").is_file():
             folders.append(Path(item))
             continue
         recipe = load_recipe(item, overrides)
+        if recipe.name in named:
+            raise RecipeError(
+                f"{named[recipe.name]} and {item} are both called {recipe.name}, so their runs would share "
+                "a folder. Rename one of the files."
+            )
+        named[recipe.name] = item
         for seed in seeds:
             run(recipe, seed=seed, runs=runs, progress=progress)
             folders.append(run_folder(recipe, seed, Path(runs)))
@@ -145,8 +152,18 @@ def check_same_protocol(runs: Sequence[FinishedRun]) -> None:
     """Refuse to compare runs whose numbers mean different things.
 
     Raises:
-        RecipeError: data, classes or splits differ.
+        RecipeError: data, classes or splits differ, or runs of one recipe have different settings.
     """
+    recipes: dict[str, FinishedRun] = {}
+    for item in runs:
+        twin = recipes.setdefault(item.recipe_name, item)
+        ours, theirs = _settings(twin), _settings(item)
+        different = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+        if different:
+            raise RecipeError(
+                f"{twin.folder.name} and {item.folder.name} are no seeds of one recipe: their "
+                f"`{different[0]}` differ. Run {item.recipe_name} again for both seeds."
+            )
     first = runs[0]
     for other in runs[1:]:
         for key in ("name", "data_version", "class_names", "train_split", "val_split", "maps_split"):
@@ -156,6 +173,11 @@ def check_same_protocol(runs: Sequence[FinishedRun]) -> None:
                     f"{first.folder.name} and {other.folder.name} can't be compared: their `{key}` differ "
                     f"({_short(ours)} and {_short(theirs)}). Compare runs of the same data and splits only."
                 )
+
+
+def _settings(run: FinishedRun) -> dict[str, Any]:
+    """The recipe's sections that decide its numbers."""
+    return {key: value for key, value in run.record["recipe"].items() if key != "about"}
 
 
 def summary(values: Sequence[float]) -> tuple[float, float | None, float | None]:

@@ -9,33 +9,40 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
+from statistics import fmean
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from wsss.activation.extract import MAX_PIXELS, capped_size, images_per_pass, scaled_size
 from wsss.data import ScenesConfig
-from wsss.data.dataset import tagged_ids
+from wsss.data.dataset import Dataset, tagged_ids
 from wsss.data.scenes import CLASS_NAMES, class_infos
 from wsss.engine import provenance
 from wsss.engine.method_work import tag_classifier_network
 from wsss.engine.plan import plan, until_stage
 from wsss.engine.recipe import MethodSection, Recipe
 from wsss.engine.stages import Silence, Stage, Workspace, stage_record
+from wsss.errors import WsssError
 from wsss.methods.base import Frozen, Method
 from wsss.models.clip import HuggingFaceTeacher, load_teacher
 from wsss.segmentation import build
+from wsss.segmentation.predict import best_classes, images_per_batch, probabilities
 from wsss.training.config import TrainingConfig
 from wsss.training.loop import Trainable
 from wsss.training.seeding import preserved_random_states
 from wsss.types import Batch, ClassInfo
 
 PROBE_PIXELS = 1_500_000  # of one timed step: enough to be typical, small enough to be quick
+PROBE_IMAGES = 16  # of one timed pass
+SAMPLED_SIZES = 400  # images whose headers are read
 SECONDS_PER_PIXEL = 1.2e-7  # decoding, drawing, scoring and writing an image, measured on one core
 BYTES_PER_PIXEL = 0.5  # of a JPEG image with its masks, as the scenes tree holds them
 LABELS_PER_IMAGE = 1.6  # VOC: 1.555
@@ -77,17 +84,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the estimate knows of the data without generating them."""
+    """What the estimate knows of the data without generating them; sizes are those of a sample."""
 
     class_names: tuple[str, ...]
     classes: tuple[ClassInfo, ...]
     train: int
     val: int
-    size: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...]
 
     @property
-    def pixels(self) -> int:
-        return self.size[0] * self.size[1]
+    def pixels(self) -> float:
+        """Of an image, on average: what time and disk follow from."""
+        return _mean_pixels(self.sizes)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """The size that decides the memory."""
+        return max(self.sizes, key=prod)
 
 
 @dataclass
@@ -118,12 +131,22 @@ def estimate(
 def _facts(recipe: Recipe, workspace: Workspace) -> _Facts:
     config = recipe.data
     if isinstance(config, ScenesConfig):
-        return _Facts(CLASS_NAMES, tuple(class_infos()), config.train, config.val, (config.size, config.size))
+        size = (config.size, config.size)
+        return _Facts(CLASS_NAMES, tuple(class_infos()), config.train, config.val, (size,))
     dataset = workspace.dataset
     train = tagged_ids(dataset, config.train_split)
     val = dataset.ids(config.val_split) if recipe.segmentation is not None else ()
-    size = dataset.image_size(train[0]) if train else (1, 1)
-    return _Facts(dataset.class_names, dataset.classes, len(train), len(val), size)
+    sizes = _sampled_sizes(dataset, (*train, *val))
+    return _Facts(dataset.class_names, dataset.classes, len(train), len(val), sizes)
+
+
+def _sampled_sizes(dataset: Dataset, ids: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Sizes of evenly spread images; of those that can't be read the stages themselves will tell."""
+    sizes = []
+    for image_id in ids[:: max(1, ceil(len(ids) / SAMPLED_SIZES))]:
+        with suppress(WsssError, OSError):
+            sizes.append(dataset.image_size(image_id))
+    return tuple(sizes) or ((1, 1),)
 
 
 class _Prober:
@@ -244,27 +267,58 @@ class _Prober:
     def _extraction(self) -> float:
         """Seconds per image: every scale, mirrored too."""
         assert self.recipe.method is not None
-        method = self._method(self.recipe.method)
-        config = self.recipe.activation
-        method.to(self.workspace.device).eval()
-        return self._inference(method.cams, config.scales, config.flip)
+        config, device = self.recipe.activation, self.workspace.device
+        method = self._method(self.recipe.method).to(device).eval()
+        mirrored = 2 if config.flip else 1
+        rates: dict[tuple[int, int], float] = {}  # scales of very large images may have the same size
+        seconds = 0.0
+        for scale in config.scales:
+            sizes = [scaled_size(size, scale, config.max_pixels) for size in self.facts.sizes]
+            largest = max(sizes, key=prod)
+            if largest not in rates:
+                together = min(config.batch_images, images_per_pass(largest, config, device))
+                rates[largest] = self._inference(method.cams, largest, together * mirrored, mirrored)
+            seconds += mirrored * rates[largest] * _mean_pixels(sizes)
+        return seconds
 
     def _prediction(self) -> float:
-        config = self.recipe.segmentation
+        """Seconds per image: every scale, mirrored too, and the masks at full size."""
+        config, largest = self.recipe.segmentation, self.facts.largest
         assert config is not None
         network = build(config, self.facts.class_names).to(self.workspace.device).eval()
-        return self._inference(network.logits, config.test_scales, config.test_flip)
 
-    def _inference(self, forward: Callable[..., object], scales: tuple[float, ...], flip: bool) -> float:
-        height, width = self.facts.size
-        seconds = 0.0
-        for scale in scales:
-            size = max(1, ceil(height * scale)), max(1, ceil(width * scale))
-            count = min(16, max(1, PROBE_PIXELS // (size[0] * size[1])))
-            images = torch.randn(count, 3, *size, device=self.workspace.device)
-            with torch.inference_mode():
-                seconds += _timed(partial(forward, images), self.workspace.device) / count
-        return seconds * (2 if flip else 1)
+        def masks(images: Tensor) -> Tensor:
+            scores = probabilities(network, images, scales=config.test_scales, flip=config.test_flip)
+            return best_classes(scores, largest)
+
+        seen = capped_size(largest, MAX_PIXELS)
+        rate = self._inference(masks, seen, images_per_batch(largest, config.test_batch_size))
+        return rate * _mean_pixels([capped_size(size, MAX_PIXELS) for size in self.facts.sizes])
+
+    def _inference(
+        self, forward: Callable[[Tensor], object], size: tuple[int, int], together: int, at_least: int = 1
+    ) -> float:
+        """Seconds per pixel of images of one size; the largest size shows the memory.
+
+        Args:
+            forward: what is timed.
+            size: (height, width).
+            together: how many images are passed at once in the real work; the memory grows in proportion.
+            at_least: how many can't be parted (an image and its mirror image).
+        """
+        device, pixels = self.workspace.device, prod(size)
+        probed = max(at_least, min(PROBE_IMAGES, PROBE_PIXELS // pixels))
+        before = _used_memory(device)
+        images = torch.randn(probed, 3, *size, device=device)
+        with torch.inference_mode():
+            seconds = _timed(partial(forward, images), device)
+        grown = max(0.0, _used_memory(device) - before)
+        self.memory_bytes = max(self.memory_bytes, before + grown * max(1.0, together / probed))
+        return seconds / (probed * pixels)
+
+
+def _mean_pixels(sizes: Sequence[tuple[int, int]]) -> float:
+    return fmean(prod(size) for size in sizes)
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

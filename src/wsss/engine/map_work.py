@@ -15,6 +15,7 @@ from wsss.engine.collapse import check_written_maps
 from wsss.engine.method_work import trained_method, training_ids
 from wsss.engine.recipe import Recipe, RefinerSection
 from wsss.engine.stages import Stage, Workspace
+from wsss.metrics.curves import score_of_power
 from wsss.refiners.base import find_refiner
 from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
@@ -97,11 +98,15 @@ def chosen_score(workspace: Workspace, choose: Stage) -> dict[str, Any]:
 def write_masks(
     recipe: Recipe, maps: Stage, choose: Stage | None, folder: Path, workspace: Workspace, progress: Progress
 ) -> dict[str, Any]:
-    """Turn maps into pseudo masks at the constant or automatic background score."""
+    """Turn maps into pseudo masks at the constant, power or automatic background score."""
     config = recipe.pseudo_masks
     dataset = WithoutMasks(workspace.dataset)
-    if choose is None:
-        chosen: dict[str, Any] = {"value": config.background_score, "source": "fixed", "details": {}}
+    chosen: dict[str, Any]
+    if config.background_power is not None:
+        constant = score_of_power(config.background_power)  # decides every pixel alike
+        chosen = {"value": constant, "source": "fixed", "details": {"power": config.background_power}}
+    elif choose is None:
+        chosen = {"value": config.background_score, "source": "fixed", "details": {}}
     else:
         chosen = chosen_score(workspace, choose)
     _write_chosen(folder, chosen)
@@ -109,7 +114,8 @@ def write_masks(
         map_store(workspace, maps),
         map_ids(recipe, dataset),
         folder / "pseudo_masks",
-        background_score=chosen["value"],
+        background_score=None if config.background_power is not None else chosen["value"],
+        background_power=config.background_power,
         unsure_margin=config.unsure_margin,
         progress=progress,
     )

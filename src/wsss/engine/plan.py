@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wsss.checks import nearest
 from wsss.data import FolderConfig, ScenesConfig, VocConfig
-from wsss.data.dataset import Dataset
+from wsss.data.scenes import class_infos
 from wsss.engine import map_work, method_work, scoring, segmentation_work
 from wsss.engine.fingerprint import file_fingerprint
+from wsss.engine.fit import check_classes, check_images, check_networks
 from wsss.engine.recipe import MethodSection, Recipe
 from wsss.engine.stages import Stage, Workspace
-from wsss.errors import DataError, RecipeError
+from wsss.errors import RecipeError
 from wsss.methods.base import Method
 from wsss.models import weights
 from wsss.training.config import TrainingConfig
@@ -23,25 +23,34 @@ from wsss.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class Source:
-    """The data as stages depend on them: a stage that generates them, or the fingerprint of files."""
+    """The data as stages depend on them: a stage that generates them, or the fingerprint of files.
+
+    Args:
+        inputs: the stage that generates the data, masks included.
+        reads: what every stage reads of files: all but the masks.
+        masks: what scoring and training on true masks read besides.
+    """
 
     inputs: tuple[Stage, ...]
     reads: tuple[str, ...]
+    masks: tuple[str, ...]
 
 
 def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
     """All stages of a recipe in order; scoring stands behind what it scores.
 
     Raises:
-        DataError: the recipe's data set can't be opened.
+        DataError: the recipe's data set can't be opened, or does not fit the recipe.
+        RecipeError: networks or batches don't fit together, or a class is unknown.
         WeightsError: weights that the recipe names are not there.
     """
+    check_networks(recipe)
     source, stages = _data(recipe, workspace)
     maps: Stage | None = None
     if recipe.method is not None:
         helpers = _frozen_helpers(recipe, recipe.method, seed, source)
         stages += _method(recipe, recipe.method, helpers, seed, source)
-        activate = _activate(recipe, stages[-1], helpers, source)
+        activate = _activate(recipe, recipe.method, stages[-1], helpers, source)
         stages += [activate, *_scored_maps(recipe, activate, "maps", source)]
         maps = activate
         for index, section in enumerate(recipe.refine):
@@ -78,30 +87,6 @@ def _is_named(stage: Stage, name: str) -> bool:
     return stage.name == name or (name == "refine" and stage.name.startswith("refine-"))
 
 
-def check_data(recipe: Recipe, dataset: Dataset) -> None:
-    """Find out before the first training step whether data and recipe fit together.
-
-    Raises:
-        DataError: a split is missing or untagged, or a class is unknown.
-        RecipeError: the method can't work with these classes.
-    """
-    sections = [recipe.method, recipe.initialise.method if recipe.initialise else None]
-    for section in sections:
-        if section is not None:
-            method_work.training_ids(dataset, recipe.data.train_split)
-            section.config.with_class_texts(dataset.classes)
-    if recipe.method is not None:
-        dataset.ids(recipe.maps_split)
-    if recipe.segmentation is not None:
-        dataset.ids(recipe.data.val_split)
-    for name in recipe.evaluation.also_without:
-        if name not in dataset.class_names:
-            raise DataError(
-                f"`evaluation.also_without` names `{name}`, which is no class of {dataset.name}. "
-                f"{nearest(name, dataset.class_names)}"
-            )
-
-
 def data_stage(config: FolderConfig | VocConfig | ScenesConfig) -> Stage | None:
     """The stage that generates the data, where they are generated."""
     if not isinstance(config, ScenesConfig):
@@ -118,10 +103,13 @@ def data_stage(config: FolderConfig | VocConfig | ScenesConfig) -> Stage | None:
 def _data(recipe: Recipe, workspace: Workspace) -> tuple[Source, list[Stage]]:
     stage = data_stage(recipe.data)
     if stage is None:
-        check_data(recipe, workspace.dataset)
-        return Source((), (workspace.dataset.fingerprint(),)), []
+        dataset = workspace.dataset
+        check_classes(recipe, dataset.classes)
+        check_images(recipe, dataset)
+        return Source((), (dataset.fingerprint(),), (dataset.mask_fingerprint(),)), []
     workspace.data_stage = stage
-    return Source((stage,), ()), [stage]
+    check_classes(recipe, class_infos())
+    return Source((stage,), (), ()), [stage]
 
 
 def _method(
@@ -227,11 +215,17 @@ def _train(
     )
 
 
-def _activate(recipe: Recipe, trained: Stage, helpers: Mapping[str, Stage], source: Source) -> Stage:
+def _activate(
+    recipe: Recipe, section: MethodSection, trained: Stage, helpers: Mapping[str, Stage], source: Source
+) -> Stage:
     return _stage(
         "activate",
         "Write activation maps",
-        {"activation": recipe.activation.model_dump(mode="json"), "splits": _map_splits(recipe)},
+        {
+            "activation": recipe.activation.model_dump(mode="json"),
+            "export": section.config.model_dump(mode="json", include=set(section.cls.export_fields)),
+            "splits": _map_splits(recipe),
+        },
         (trained, *source.inputs),
         partial(map_work.activate, recipe, trained, helpers),
         reads=source.reads,
@@ -267,7 +261,7 @@ def _scored_maps(recipe: Recipe, maps: Stage, scores: str, source: Source) -> li
 
 
 def _pseudo_masks(recipe: Recipe, maps: Stage, stages: list[Stage], source: Source) -> Stage:
-    automatic = recipe.pseudo_masks.background_score == "automatic"
+    automatic = recipe.pseudo_masks.is_automatic
     choose = (
         next(s for s in stages if s.kind == "choose-score" and s.inputs[0] is maps) if automatic else None
     )
@@ -286,13 +280,14 @@ def _train_segmentation(recipe: Recipe, stages: list[Stage], seed: int, source: 
     by_name = {stage.name: stage for stage in stages}
     pseudo_masks = by_name["pseudo-masks"] if recipe.segmentation.target == "pseudo_masks" else None
     inputs = (pseudo_masks,) if pseudo_masks else ()
+    masks = () if pseudo_masks else source.masks
     return _stage(
         "train-segmentation",
         "Train the segmentation network" + ("" if pseudo_masks else " on true masks"),
         {**segmentation_work.training_settings(recipe.segmentation), "split": recipe.data.train_split},
         (*inputs, *source.inputs),
         partial(segmentation_work.train_network, recipe, seed, pseudo_masks),
-        reads=(*source.reads, *segmentation_work.initial_weights(recipe.segmentation)),
+        reads=(*source.reads, *masks, *segmentation_work.initial_weights(recipe.segmentation)),
         seed=seed,
         every_process=True,
     )
@@ -319,7 +314,7 @@ def _score(
         {"split": split, "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"maps_split"})},
         (stage, *((choose,) if choose else ()), *source.inputs),
         partial(scoring.score, recipe, stage, choose, scores, split),
-        reads=source.reads,
+        reads=(*source.reads, *source.masks),
         scores=scores,
         split=split,
     )
@@ -341,10 +336,10 @@ def _stage(
 
 
 def _method_settings(section: MethodSection) -> dict[str, Any]:
-    """What decides a method's behaviour: its name or file, and every hyper-parameter."""
+    """What decides a method's weights: its name or file, and every hyper-parameter of its training."""
     return {
         "name": section.short_name,
-        "config": section.config.model_dump(mode="json"),
+        "config": section.config.model_dump(mode="json", exclude=set(section.cls.export_fields)),
         "teacher_precision": section.teacher_precision if "teacher" in section.needs else None,
     }
 

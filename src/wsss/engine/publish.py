@@ -40,8 +40,7 @@ _KEY: Final = ("recipe", "stage", "split", "metric", "seed", "background_score_s
 def publish(runs: Sequence[Path | str], results_folder: Path | str) -> tuple[Path, ...]:
     """Write the runs' numbers into `results_folder`, one file per data set.
 
-    A row replaces the older row of the same recipe, stage, split, metric, seed and background score source;
-    all others stay. Rows are sorted.
+    All older rows of the same recipe and seed are replaced; those of others stay. Rows are sorted.
 
     Args:
         runs: folders of finished runs.
@@ -52,7 +51,8 @@ def publish(runs: Sequence[Path | str], results_folder: Path | str) -> tuple[Pat
 
     Raises:
         StageError: a folder holds no finished run.
-        DataError: an existing file has other columns.
+        RecipeError: the runs are of different data or splits, or runs of one recipe have different settings.
+        DataError: an existing file has other columns, or holds rows of the same recipe with other data.
     """
     by_data: dict[str, list[FinishedRun]] = {}
     for item in with_weak_to_full([finished_run(folder) for folder in runs]):
@@ -84,7 +84,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def _write(runs: Sequence[FinishedRun], path: Path) -> Path:
     check_same_protocol(runs)
-    rows = {_key(row): row for row in read_rows(path)}
+    republished = {(item.recipe_name, str(item.seed)) for item in runs}
+    kept = [row for row in read_rows(path) if (row["recipe"], row["seed"]) not in republished]
+    _check_same_data(kept, runs, path)
+    rows = {_key(row): row for row in kept}
     for item in runs:
         rows.update({_key(row): row for row in rows_of(item)})
     text = io.StringIO()
@@ -93,6 +96,18 @@ def _write(runs: Sequence[FinishedRun], path: Path) -> Path:
     writer.writerows(rows[key] for key in sorted(rows))
     write_atomically(path, text.getvalue().encode())
     return path
+
+
+def _check_same_data(kept: Sequence[Mapping[str, str]], runs: Sequence[FinishedRun], path: Path) -> None:
+    """Other seeds of a published recipe must be of the same data."""
+    versions = {item.recipe_name: str(item.record["data"]["data_version"]) for item in runs}
+    for row in kept:
+        version = versions.get(row["recipe"], row["data_version"])
+        if row["data_version"] != version:
+            raise DataError(
+                f"{path} holds seed {row['seed']} of {row['recipe']} with other data "
+                f"({row['data_version']}, now {version}). Publish all its seeds together, or delete its rows."
+            )
 
 
 def _key(row: Mapping[str, str]) -> tuple[Any, ...]:

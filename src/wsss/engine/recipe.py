@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from typing_extensions import Self
 
 from wsss.activation.extract import ExtractConfig
 from wsss.checks import nearest
@@ -44,7 +45,9 @@ class About(Section):
     command: str = Field("", description="The exact command that runs it.")
     hardware: str = Field("", description="Where `minutes` was measured.")
     minutes: float | None = Field(None, ge=0, description="Duration of one seed in minutes.")
-    expected: dict[str, Any] = Field({}, description="Own scores stage by stage, with spread over seeds.")
+    expected: dict[str, list[float]] = Field(
+        {}, description="Own scores in percent, keys as below: [mean, standard deviation over seeds]."
+    )
     paper_values: dict[str, float] = Field(
         {}, description="Published numbers in percent; keys stage.source.metric such as maps.oracle.miou."
     )
@@ -75,6 +78,11 @@ class MethodSection(Section):
         """Frozen helpers that this configuration requires."""
         return self.cls.needs(self.config)
 
+    @property
+    def supervision(self) -> str:
+        """I, I+L or I+S: what this configuration learns from."""
+        return self.cls.supervision_of(self.config)
+
 
 class RefinerSection(Section):
     """A refiner and its hyper-parameters."""
@@ -103,9 +111,25 @@ class PseudoMaskConfig(Section):
     background_score: Literal["automatic"] | float = Field(
         "automatic", description="Score of class 0: a constant, or chosen without any mask."
     )
+    background_power: float | None = Field(
+        None,
+        gt=0,
+        description="PSA's background (1 - best score)^power in place of a constant `background_score`.",
+    )
     unsure_margin: float = Field(
         0.0, ge=0, le=1, description="Pixels whose two best scores differ by less become 255; 0: none do."
     )
+
+    @model_validator(mode="after")
+    def _one_background(self) -> Self:
+        if self.background_power is not None and self.background_score != "automatic":
+            raise ValueError("`background_score` and `background_power` exclude each other; give one of them")
+        return self
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the background score is chosen from maps and images."""
+        return self.background_score == "automatic" and self.background_power is None
 
 
 class EvaluationConfig(Section):
@@ -152,7 +176,7 @@ class Recipe(Section):
         if self.segmentation is not None and self.segmentation.target == "masks":
             return "F"
         assert self.method is not None
-        return self.method.cls.supervision
+        return self.method.supervision
 
     def resolved(self) -> dict[str, Any]:
         """The complete recipe as plain data in the shape of a recipe file."""
@@ -279,9 +303,28 @@ def _mapping(raw: Any, where: str, source: str) -> Mapping[str, Any]:
     return raw
 
 
+def _check_segmentation(config: SegmentationConfig, source: str) -> None:
+    if config.weights is None and config.batch_norm == "frozen":
+        raise RecipeError(
+            f"`segmentation` in {source} freezes the batch norms of a network with random weights, "
+            "which can't learn. Give `weights` (`wsss weights fetch resnet101`), or write `batch_norm: live`."
+        )
+
+
+def _names_a_teacher(section: MethodSection) -> bool:
+    return bool(section.teacher != MethodSection.model_fields["teacher"].default)
+
+
 def _check_whole(recipe: Recipe, source: str) -> None:
     """What no single section can know."""
     supervised = recipe.segmentation is not None and recipe.segmentation.target == "masks"
+    if supervised and recipe.method is not None:
+        raise RecipeError(
+            f"`segmentation.target: masks` in {source} stands beside a `method`, whose pseudo masks nothing "
+            "would use. Write the fully supervised twin as a recipe of its own, without `method`."
+        )
+    if recipe.segmentation is not None:
+        _check_segmentation(recipe.segmentation, source)
     if recipe.method is None:
         if not supervised:
             raise RecipeError(
@@ -298,6 +341,11 @@ def _check_whole(recipe: Recipe, source: str) -> None:
         raise RecipeError(
             f"`train_teacher` and `finetune_teacher` are both given in {source}. Keep one of them: "
             "each makes the teacher."
+        )
+    if recipe.train_teacher is not None and _names_a_teacher(recipe.method):
+        raise RecipeError(
+            f"`method.teacher` and `train_teacher` are both given in {source}. Keep one of them: "
+            "`train_teacher: null` uses the teacher that is named."
         )
     if "tag_classifier" in recipe.method.needs and recipe.tag_classifier is None:
         raise RecipeError(

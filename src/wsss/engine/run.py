@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -177,11 +178,12 @@ def _stage_entries(
 
 
 def data_version(recipe: Recipe, workspace: Workspace) -> str:
-    """What two runs must share to be compared: the generated world, or the files' fingerprint."""
+    """What two runs must share to be compared: the generated world, or all files, those of the masks too."""
     if isinstance(recipe.data, ScenesConfig):
         data = recipe.data
         return f"v{data.version}-w{data.world}-{data.train}+{data.val}-{data.size}px"
-    return workspace.dataset.fingerprint()[:16]
+    dataset = workspace.dataset
+    return hashlib.sha256((dataset.fingerprint() + dataset.mask_fingerprint()).encode()).hexdigest()[:16]
 
 
 def used_weights(recipe: Recipe, records: Mapping[Stage, Mapping[str, Any]]) -> dict[str, str]:

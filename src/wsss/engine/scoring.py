@@ -15,6 +15,7 @@ from wsss.data.dataset import Dataset, tagged_ids
 from wsss.engine.map_work import chosen_score, map_store
 from wsss.engine.recipe import Recipe
 from wsss.engine.stages import Stage, Workspace, stage_record
+from wsss.errors import DataError
 from wsss.metrics.per_image import load_per_image
 from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
@@ -33,13 +34,13 @@ def score(
     workspace: Workspace,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write `scores.json` and `per_image.npz`; only a note where the split has no masks."""
+    """Write `scores.json` and `per_image.npz`; only a note where masks are missing."""
     dataset = workspace.dataset
-    if not dataset.has_masks(split):
-        note = f"Split {split} of {dataset.name} has no masks, so {scores.replace('_', ' ')} are not scored."
+    ids = scored_ids(dataset, scores, split)
+    note = _without_masks(dataset, scores, split) or _incomplete_masks(dataset, scores, split)
+    if note is not None:
         workspace.listener.note(note)
         return {"skipped": note}
-    ids = dataset.ids(split) if scores == "segmentation" else tagged_ids(dataset, split)
     per_image = folder / "per_image.npz"
     if choose is not None:
         found = score_maps(
@@ -66,6 +67,51 @@ def score(
     _add_special_images(found["entries"], dataset, ids, per_image)
     write_atomically(folder / "scores.json", (json.dumps(found, indent=1) + "\n").encode())
     return {"images": found["images"]}
+
+
+def scored_ids(dataset: Dataset, scores: str, split: str) -> tuple[str, ...]:
+    """The images that count: all of the split for segmentation, else the tagged ones, which have maps."""
+    return dataset.ids(split) if scores == "segmentation" else tagged_ids(dataset, split)
+
+
+def check_masks(dataset: Dataset, scores: str, split: str) -> None:
+    """Make sure that all images to be scored have masks, or none, which leaves the scores out.
+
+    Raises:
+        DataError: only some have; a score of these alone would look like one of the split.
+    """
+    message = _incomplete_masks(dataset, scores, split)
+    if message is not None:
+        raise DataError(message)
+
+
+def _without_masks(dataset: Dataset, scores: str, split: str) -> str | None:
+    """Says that nothing can be scored; None where some image can."""
+    ids = scored_ids(dataset, scores, split)
+    if not ids:
+        return f"No image of split {split} of {dataset.name} has tags, so {_words(scores)} are not scored."
+    if len(dataset.missing_masks(ids)) < len(ids):
+        return None
+    return f"Split {split} of {dataset.name} has no masks, so {_words(scores)} are not scored."
+
+
+def _incomplete_masks(dataset: Dataset, scores: str, split: str) -> str | None:
+    """Says which masks are missing and what to do; None where all are there, or none is."""
+    ids = scored_ids(dataset, scores, split)
+    missing = dataset.missing_masks(ids)
+    if not 0 < len(missing) < len(ids):
+        return None
+    key = "data.val_split" if scores == "segmentation" else "evaluation.maps_split"
+    return (
+        f"{_words(scores).capitalize()} of split {split} of {dataset.name} can't be scored: "
+        f"{len(missing):,} of its {len(ids):,} images {'has' if len(missing) == 1 else 'have'} no mask, "
+        f"the first missing file is {missing[0]}. Add the masks, or leave such images out of the split's "
+        f"list, or list the images that have masks as a split and name it as `{key}`."
+    )
+
+
+def _words(scores: str) -> str:
+    return "predicted masks" if scores == "segmentation" else scores.replace("_", " ")
 
 
 def add_mious_without(entries: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:

@@ -57,7 +57,7 @@ def train_network(
     split = recipe.data.train_split
     if pseudo_masks is None:
         dataset = workspace.dataset
-        ids = _ids_with_masks(dataset, split)
+        ids = supervised_ids(dataset, split)
         read_target = partial(true_target, dataset)
     else:
         dataset = WithoutMasks(workspace.dataset)
@@ -121,10 +121,24 @@ def predict(
     return {"images": len(ids)}
 
 
-def _ids_with_masks(dataset: Dataset, split: str) -> tuple[str, ...]:
-    if not dataset.has_masks(split):
+def supervised_ids(dataset: Dataset, split: str) -> tuple[str, ...]:
+    """The split's images, for training on their true masks.
+
+    Raises:
+        DataError: not all of them have a mask.
+    """
+    ids = dataset.ids(split)
+    missing = dataset.missing_masks(ids)
+    if len(missing) == len(ids):
         raise DataError(
             f"Split `{split}` of {dataset.name} has no masks, so nothing can be trained on them. "
             "Set `segmentation.target: pseudo_masks`, or say where the masks are."
         )
-    return dataset.ids(split)
+    if missing:
+        raise DataError(
+            f"Split `{split}` of {dataset.name} can't be trained on with `segmentation.target: masks`: "
+            f"{len(missing):,} of its {len(ids):,} images {'has' if len(missing) == 1 else 'have'} no mask, "
+            f"the first missing file is {missing[0]}. Add the masks, or leave such images out of the "
+            "split's list."
+        )
+    return ids

@@ -98,7 +98,7 @@ def class_prompts(
     Args:
         classes: the K foreground classes.
         given: nouns by class name, from the recipe.
-        published: used for data sets of exactly such classes.
+        published: used where it knows all of these classes.
 
     Raises:
         RecipeError: `given` names an unknown class.

@@ -63,6 +63,8 @@ class Method(nn.Module, ABC):
         presets: named sets of hyper-parameters, applied before the recipe's own values.
         needs: names of the `Frozen` fields that `config` requires.
         supervision: I (image labels), I+L (and language), I+S (and saliency).
+        export_fields: hyper-parameters that change what `cams` gives and no weight: with another value the
+            maps are written anew and nothing is trained again.
         mean, std: statistics that images are normalised with, RGB in [0, 1].
     """
 
@@ -70,6 +72,7 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     supervision: ClassVar[str] = "I"
+    export_fields: ClassVar[frozenset[str]] = frozenset()
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -92,6 +95,11 @@ class Method(nn.Module, ABC):
     def needs(cls, config: Any) -> tuple[str, ...]:
         """Which `Frozen` fields this configuration requires."""
         return ()
+
+    @classmethod
+    def supervision_of(cls, config: Any) -> str:
+        """Supervision of this configuration, as in the attribute `supervision`."""
+        return cls.supervision
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -143,7 +143,8 @@ class ClimsConfig(MethodConfig):
     def with_class_texts(self, classes: Sequence[ClassInfo]) -> Self:
         """Complete prompts, background texts and class weights; what the recipe says comes first.
 
-        Then comes what the data set says of its classes, then what was published for exactly such classes.
+        Then comes what the data set says of its classes, then what was published, where the publication
+        knows all of these classes.
 
         Raises:
             RecipeError: a mapping names an unknown class, or CBS is on and no background is known.
@@ -157,7 +158,7 @@ class ClimsConfig(MethodConfig):
                 "`background_texts` into the recipe or the data set's classes file, or set `cbs_weight: 0`."
             )
         if self.class_weights is None:
-            weights = class_texts.restricted(published.class_weights, names)
+            weights = class_texts.restricted(published.class_weights, names) if published.fit(names) else {}
         else:
             weights = class_texts.of_classes(self.class_weights, names, "class_weights")
         prompts = class_texts.class_prompts(classes, self.class_prompts, published)
@@ -195,6 +196,7 @@ class Clims(Method):
     )
     Config = ClimsConfig
     supervision = "I+L"
+    export_fields = frozenset({"export"})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "improved": {"prompt_template": "a photo of {}."},
         "improved_coco": {
@@ -237,6 +239,11 @@ class Clims(Method):
     def needs(cls, config: ClimsConfig) -> tuple[str, ...]:
         """The teacher or the tag classifier: whoever judges the regions."""
         return (config.evaluator,)
+
+    @classmethod
+    def supervision_of(cls, config: ClimsConfig) -> str:
+        """Image labels and language; a tag classifier as the judge knows no language."""
+        return "I" if config.evaluator == "tag_classifier" else cls.supervision
 
     def initialise(self, state: Mapping[str, Tensor]) -> None:
         """Start from a CAM: the whole network, or its backbone where the head is another (camera-ready)."""

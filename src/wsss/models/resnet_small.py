@@ -1,8 +1,8 @@
 """A small ResNet for 96-pixel images: what the generated scenes and small data sets train from scratch.
 
-Two cores train it on about 1,600 images for 20 epochs in two minutes. `output_stride` 8 is a plain ResNet;
-4 adds one top-down step that carries the last stage's features back to the finer grid, which costs a quarter
-more time where a plain network of that stride would cost four times as much.
+One core trains a CAM with it on 1,000 images for 32 epochs in five minutes. `output_stride` 8 is a plain
+ResNet; 4 adds one top-down step that carries the last stage's features back to the finer grid, which costs
+about half more time where a plain network of that stride would cost several times as much.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def save_teacher(
     """Write a checkpoint that `load_teacher` and transformers load; the folder appears when it is complete.
 
     Args:
-        folder: where to; an existing folder is replaced.
+        folder: where to; an older teacher there is replaced.
         model: a `CLIPModel` or `SiglipModel`.
         tokenizer: its tokenizer.
         mean: mean of its input, RGB in [0, 1].
@@ -103,8 +103,12 @@ def save_teacher(
         prompt_template: text with one `{}`.
         half: store float16 (half the size; loaded as float32 again).
         card: what else to say in `teacher.json`; plain data.
+
+    Raises:
+        WeightsError: the folder holds something else.
     """
     folder = Path(folder)
+    check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
     config: Any = model.config
@@ -124,6 +128,22 @@ def save_teacher(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def check_target(folder: Path) -> None:
+    """Make sure that a teacher can be written to `folder` without loss; call it before a long training.
+
+    Raises:
+        WeightsError: it is a file, or a folder that holds anything but a teacher.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and ((folder / CARD).is_file() or not any(folder.iterdir())):
+        return
+    if folder.exists():
+        raise WeightsError(
+            f"{folder} is to become a teacher's folder, but holds something else. "
+            "Give a folder that does not exist yet, such as `--out teachers/mine`."
+        )
 
 
 def _name_tokenizer_class(path: Path) -> None:

@@ -22,7 +22,7 @@ from wsss.models.captions import caption
 from wsss.models.clip import load_teacher
 from wsss.models.contrastive_teacher import LARGEST_CAPTION, TEMPLATES, ContrastiveTeacher
 from wsss.models.retrieval import Retrieval, word_retrieval
-from wsss.models.teacher_folder import read_card, save_teacher
+from wsss.models.teacher_folder import check_target, read_card, save_teacher
 from wsss.models.tiny_clip import TinyClipConfig, tiny_clip, word_tokenizer
 from wsss.models.training_defaults import merged, training_with
 from wsss.training.config import TrainingConfig
@@ -133,8 +133,10 @@ def train_teacher(
 
     Raises:
         DataError: fewer than two words or images are known.
+        WeightsError: `folder` holds something else than a teacher.
     """
     data, folder = WithoutMasks(dataset), Path(folder)
+    check_target(folder)
     known = {image_id: words_of(data, image_id) for image_id in tagged_ids(data, split)}
     known, held_out = _divided(data, known, held_out_split, config.held_out_share, seed)
     vocabulary = tuple(sorted({word for words in known.values() for word in words}))

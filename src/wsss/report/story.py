@@ -266,6 +266,8 @@ def _about(run: ReportedRun) -> Html | None:
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list):  # mean and standard deviation
+        return " ± ".join(_plain(inner) for inner in value)
     return str(value)
 
 

@@ -29,7 +29,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
             },
         },
     },
-    # 1,600 small images such as the generated scenes, from random weights: about two minutes on two cores
+    # about a thousand small images such as the scenes, from random weights: a few minutes on one core
     "scenes": {
         "backbone": "resnet_small",
         "output_stride": 4,

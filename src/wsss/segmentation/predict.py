@@ -1,4 +1,8 @@
-"""From a trained segmentation net to predicted masks on disk: indexed PNGs of the images' own sizes."""
+"""From a trained segmentation net to predicted masks on disk: indexed PNGs of the images' own sizes.
+
+The network never sees more than `MAX_PIXELS` of one image: larger ones are shrunk, and their probabilities
+enlarged.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from wsss.activation.extract import MAX_PIXELS, capped_size, resized, scaled_size
 from wsss.data.dataset import Dataset
 from wsss.data.masks_png import write_mask
 from wsss.segmentation.base import SegmentationNet
@@ -22,7 +28,12 @@ _MOST_PIXELS: Final = 16 * 512 * 512  # of one batch; larger images come in smal
 
 @torch.no_grad()
 def probabilities(
-    net: SegmentationNet, images: Tensor, *, scales: Sequence[float] = (1.0,), flip: bool = False
+    net: SegmentationNet,
+    images: Tensor,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
     """Class probabilities at full size, averaged over scales and mirrored images.
 
@@ -33,6 +44,7 @@ def probabilities(
         images: normalised; (B, 3, H, W).
         scales: image scales; the images are resized bilinearly.
         flip: also average with the mirrored image at every scale.
+        max_pixels: of one scaled image; larger ones are shrunk, sides in proportion.
 
     Returns:
         (B, C, H, W), in [0, 1], summing to one over the classes.
@@ -40,7 +52,7 @@ def probabilities(
     height, width = images.shape[-2:]
     total = images.new_zeros((len(images), net.num_classes, height, width))
     for scale in scales:
-        size = max(1, round(height * scale)), max(1, round(width * scale))
+        size = scaled_size((height, width), scale, max_pixels)
         scaled = images
         if size != (height, width):
             scaled = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
@@ -83,11 +95,17 @@ def predict_folder(
     for batch in _batches_of_equal_size(dataset, ids, config.test_batch_size):
         paths = [folder / f"{image_id}.png" for image_id in batch]
         if not all(path.exists() for path in paths):
-            pixels = np.stack([dataset.sample(image_id).image for image_id in batch])  # (B, H, W, 3)
-            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
-            images = (images / 255 - mean) / std
-            scores = probabilities(net, images, scales=config.test_scales, flip=config.test_flip)
-            masks = scores.argmax(dim=1).to(torch.uint8).cpu().numpy()  # (B, H, W)
+            size = dataset.image_size(batch[0])
+            seen = capped_size(size, MAX_PIXELS)
+            shown = [
+                resized(dataset.sample(image_id).image, seen, Image.Resampling.BILINEAR) for image_id in batch
+            ]
+            images = torch.from_numpy(np.stack(shown)).to(device).permute(0, 3, 1, 2).float()
+            images = (images / 255 - mean) / std  # (B, 3, h, w)
+            scores = probabilities(
+                net, images, scales=config.test_scales, flip=config.test_flip, max_pixels=MAX_PIXELS
+            )
+            masks = best_classes(scores, size).cpu().numpy()  # (B, H, W)
             for path, mask in zip(paths, masks, strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_mask(path, mask)
@@ -96,12 +114,41 @@ def predict_folder(
             progress(done, len(ids), f"{batch[-1]}.png")
 
 
+def best_classes(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """The most probable class of each pixel, once the probabilities are enlarged bilinearly to `size`.
+
+    Classes are enlarged one after the other: for all of them at once a large image would take gigabytes.
+
+    Args:
+        probabilities: (B, C, h, w), in [0, 1].
+        size: (H, W).
+
+    Returns:
+        (B, H, W), uint8; the first class of equally probable ones.
+    """
+    if probabilities.shape[-2:] == size:
+        return probabilities.argmax(dim=1).to(torch.uint8)
+    best = probabilities.new_full((len(probabilities), 1, *size), -1)
+    classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for number in range(probabilities.shape[1]):
+        values = probabilities[:, number : number + 1]
+        enlarged = F.interpolate(values, size=size, mode="bilinear", align_corners=False)  # (B, 1, H, W)
+        classes.masked_fill_(enlarged > best, number)
+        torch.maximum(best, enlarged, out=best)
+    return classes[:, 0]
+
+
+def images_per_batch(size: tuple[int, int], most: int) -> int:
+    """How many images of one size are predicted at once: `most`, fewer of large ones."""
+    return max(1, min(most, _MOST_PIXELS // (size[0] * size[1])))
+
+
 def _batches_of_equal_size(dataset: Dataset, ids: Sequence[str], most: int) -> Iterator[list[str]]:
     """Ids in batches of one image size each."""
     by_size: dict[tuple[int, int], list[str]] = {}
     for image_id in ids:
         by_size.setdefault(dataset.image_size(image_id), []).append(image_id)
-    for (height, width), group in by_size.items():
-        count = max(1, min(most, _MOST_PIXELS // (height * width)))
+    for size, group in by_size.items():
+        count = images_per_batch(size, most)
         for start in range(0, len(group), count):
             yield group[start : start + count]

@@ -40,6 +40,7 @@ from wsss.models.embedded.concepts import choose_captions
 from wsss.models.embedded.losses import concept_losses, contrastive_losses, dense_loss, patch_concepts
 from wsss.models.embedded.masking import draw_masks, visible_concepts
 from wsss.models.embedded.optimiser import MatrixMomentum
+from wsss.models.teacher_folder import check_target
 
 VARIANTS: Final = ("contrastive", "dense", "exact")
 CHECKPOINT_EVERY: Final = 200
@@ -107,12 +108,13 @@ def train_clip(
         `out_dir`.
 
     Raises:
-        WeightsError: an unknown variant.
+        WeightsError: an unknown variant, or `out_dir` holds something else than a teacher.
     """
     if variant not in VARIANTS:
         raise WeightsError(
             f"`variant` must be one of {', '.join(VARIANTS)}; got `{variant}`. {nearest(variant, VARIANTS)}"
         )
+    check_target(Path(out_dir))
     given = {"steps": steps, "batch_size": batch_size, "objects": objects}
     chosen = {name: value for name, value in given.items() if value is not None}
     if objects is not None:

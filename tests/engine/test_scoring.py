@@ -1,0 +1,160 @@
+"""Which stages follow the masks, and what becomes of scores where masks are missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tiny_recipe import CAM_RECIPE, Recorder, write_recipe
+from wsss.data.masks_png import write_mask
+from wsss.engine import scoring
+from wsss.engine.plan import plan
+from wsss.engine.recipe import Recipe, load_recipe
+from wsss.engine.stages import Stage, Workspace
+from wsss.errors import DataError
+
+SCORED = {"score-maps", "score-pseudo_masks", "score-segmentation"}
+SPLITS = "ImageSets/Segmentation"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, tiny_tree: Path) -> Path:
+    return Path(shutil.copytree(tiny_tree, tmp_path / "tree"))
+
+
+def ids(tree: Path, split: str) -> list[str]:
+    return (tree / SPLITS / f"{split}.txt").read_text().split()
+
+
+def mask_path(tree: Path, split: str, place: int) -> Path:
+    return tree / "SegmentationClass" / f"{ids(tree, split)[place]}.png"
+
+
+def loaded(tree: Path, supervised: bool = False, **changes: Any) -> Recipe:
+    data = {"kind": "voc", "root": str(tree), "classes": "classes.yaml"}
+    recipe = {key: CAM_RECIPE[key] for key in ("about", "segmentation")} if supervised else CAM_RECIPE
+    if supervised:
+        changes["segmentation"] = {**CAM_RECIPE["segmentation"], "target": "masks"}
+    return load_recipe(write_recipe(tree.parent / "recipe.yaml", recipe, data=data, **changes))
+
+
+def workspace(recipe: Recipe, runs: Path = Path("runs")) -> Workspace:
+    return Workspace(runs, recipe.data, torch.device("cpu"), Recorder())
+
+
+def planned(tree: Path, **how: Any) -> dict[str, Stage]:
+    recipe = loaded(tree, **how)
+    return {stage.name: stage for stage in plan(recipe, 0, workspace(recipe))}
+
+
+def redone(tree: Path, before: dict[str, Stage], **how: Any) -> set[str]:
+    after = planned(tree, **how)
+    return {name for name in after if after[name].fingerprint != before[name].fingerprint}
+
+
+def test_a_corrected_mask_is_scored_anew_and_trains_nothing_anew(tree: Path) -> None:
+    before = planned(tree)
+    write_mask(mask_path(tree, "train", 0), np.zeros((64, 64), np.uint8))
+    assert redone(tree, before) == SCORED
+
+
+def test_masks_that_come_later_are_scored_and_train_nothing_anew(tree: Path) -> None:
+    (tree / "SegmentationClass").rename(tree / "later")
+    before = planned(tree)
+    (tree / "later").rename(tree / "SegmentationClass")
+    assert redone(tree, before) == SCORED
+
+
+def test_the_supervised_twin_is_trained_anew_when_a_mask_changes(tree: Path) -> None:
+    before = planned(tree, supervised=True)
+    write_mask(mask_path(tree, "train", 0), np.zeros((64, 64), np.uint8))
+    assert redone(tree, before, supervised=True) == set(before)
+
+
+def test_other_pixels_of_the_same_file_size_redo_everything(tree: Path) -> None:
+    path = tree / "JPEGImages" / f"{ids(tree, 'train')[0]}.jpg"
+    path.unlink()
+    path = path.with_suffix(".bmp")
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(path)
+    before = planned(tree)
+    Image.new("RGB", (64, 64), (200, 9, 9)).save(path)
+    assert redone(tree, before) == set(before)
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("train", r"Maps of split train .* 2 of its 12 .* first .*{first}.* `evaluation\.maps_split`"),
+        ("val", r"Predicted masks of split val .* 2 of its 6 .* first .*{first}.* `data\.val_split`"),
+    ],
+)
+def test_some_missing_masks_stop_the_plan_before_any_training(tree: Path, split: str, words: str) -> None:
+    for place in (4, 2):
+        mask_path(tree, split, place).unlink()
+    with pytest.raises(DataError, match=words.format(first=mask_path(tree, split, 2).name)):
+        planned(tree)
+
+
+def test_images_that_are_only_trained_on_need_no_mask(tree: Path) -> None:
+    mask_path(tree, "train", 0).unlink()
+    (tree / SPLITS / "masked.txt").write_text("\n".join(ids(tree, "train")[1:]))
+    assert set(planned(tree, evaluation={"maps_split": "masked"})) > SCORED
+
+
+def test_untagged_images_need_no_mask_for_scores_of_maps(tree: Path) -> None:
+    mask_path(tree, "train", 0).unlink()
+    (tree / "Annotations" / f"{ids(tree, 'train')[0]}.xml").unlink()
+    dataset = workspace(loaded(tree)).dataset
+    assert scoring.scored_ids(dataset, "maps", "train") == tuple(ids(tree, "train")[1:])
+    assert set(planned(tree)) > SCORED
+
+
+def test_a_split_without_any_mask_is_no_error(tree: Path) -> None:
+    for image_id in ids(tree, "train"):
+        (tree / "SegmentationClass" / f"{image_id}.png").unlink()
+    assert set(planned(tree)) > SCORED
+
+
+@pytest.mark.parametrize(("kept", "words"), [(5, "1 of its 6"), (0, "has no masks")])
+def test_masks_that_vanish_during_a_run_end_as_a_note(
+    tree: Path, tmp_path: Path, kept: int, words: str
+) -> None:
+    recipe = loaded(tree)
+    place = workspace(recipe, tmp_path / "runs")
+    stages = {stage.name: stage for stage in plan(recipe, 0, place)}
+    for gone in range(kept, 6):
+        mask_path(tree, "val", gone).unlink()
+    stage = stages["score-segmentation"]
+    (tmp_path / "scored").mkdir()
+    facts = stage.work(tmp_path / "scored", place, lambda done, total, note: None)
+    assert facts is not None
+    (note,) = place.listener.notes  # type: ignore[attr-defined]
+    assert words in note
+    assert json.dumps(facts["skipped"]) == json.dumps(note)
+    assert not list((tmp_path / "scored").iterdir())
+
+
+@pytest.mark.parametrize(("kept", "words"), [(11, r"1 of its 12 .*\.png"), (0, "nothing can be trained")])
+def test_supervised_training_needs_every_mask_before_it_begins(tree: Path, kept: int, words: str) -> None:
+    for gone in range(kept, 12):
+        mask_path(tree, "train", gone).unlink()
+    with pytest.raises(DataError, match=words):
+        planned(tree, supervised=True)
+
+
+def test_a_split_without_tags_is_said_to_have_none(tree: Path, tmp_path: Path) -> None:
+    for image_id in ids(tree, "val"):
+        (tree / "Annotations" / f"{image_id}.xml").unlink()
+    recipe = loaded(tree, evaluation={"maps_split": "val"})
+    place = workspace(recipe)
+    stages = {stage.name: stage for stage in plan(recipe, 0, place)}
+    stages["score-maps"].work(tmp_path, place, lambda done, total, note: None)
+    (note,) = place.listener.notes  # type: ignore[attr-defined]
+    assert "No image of split val" in note
