@@ -84,6 +84,18 @@ def test_maps_that_differ_raise_no_alarm(tmp_path: Path) -> None:
     check_collapse(empty, empty.ids(), 0.3)
 
 
+def test_classes_that_vanish_from_the_maps_are_returned(tmp_path: Path) -> None:
+    store = MapStore(tmp_path)
+    scores = {5: 1.0, 7: 0.0, 9: 0.0}  # a class that is found, one that never is, one with two images only
+    for number in range(4):
+        ids = [5, 7] if number < 2 else [5, 7, 9]
+        values = torch.tensor([scores[k] for k in ids])[:, None, None].expand(len(ids), *SIZE).clone()
+        values[:, :, number] = 0.0
+        store.write(f"{number}", ActivationMaps(torch.tensor(ids), values), image_size=SIZE)
+    assert check_collapse(store, store.ids(), 0.3) == (7,)
+    assert check_collapse(store, store.ids()[:2], 0.3) == ()
+
+
 def test_pseudo_masks_never_differ_from_to_mask(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     maps = ActivationMaps(torch.tensor([1, 4]), torch.from_numpy(rng.random((2, *SIZE)).astype(np.float32)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ __all__ = ["ChosenScore", "check_collapse", "choose_background_score", "pseudo_m
 COLLAPSED_SHARE: Final = 0.95  # of the images with classes
 _EMPTY: Final = 0.001  # share of foreground pixels below which an image is all background
 _CHECKED_IMAGES: Final = 500
+_FEW_IMAGES: Final = 3  # fewer say nothing about a class
 
 
 def pseudo_mask(
@@ -93,27 +95,33 @@ def write_pseudo_masks(
             progress(done, len(ids), "images")
 
 
-def check_collapse(store: MapStore, ids: Sequence[str], background_score: float) -> None:
+def check_collapse(store: MapStore, ids: Sequence[str], background_score: float) -> tuple[int, ...]:
     """Stop a run whose maps say the same of nearly every image: nothing is foreground, or everything is.
 
-    At most 500 images with classes are looked at, evenly spread over `ids`, at low resolution.
+    At least 500 images, where there are as many, are looked at, evenly spread over `ids`, at low resolution.
 
     Args:
         store: maps.
         ids: images.
         background_score: constant score of class 0, ignored for maps with a background of their own.
 
+    Returns:
+        Ids of the classes that have vanished: at least three images show one, and none gets a pixel of it.
+
     Raises:
         CollapseError: at least 95% of the images are all background, or all foreground.
     """
     shares = []
+    images, found = Counter[int](), Counter[int]()
     for image_id in ids[:: max(1, len(ids) // _CHECKED_IMAGES)]:
         maps = store.read(image_id, full_size=False)
         if len(maps.class_ids):
             mask = maps.to_mask(background_score if maps.background is None else None)
             shares.append(float((mask > 0).float().mean()))
+            images.update(maps.class_ids.tolist())
+            found.update(set(mask.flatten().tolist()))
     if not shares:
-        return
+        return ()
     for name, count in (
         ("background", sum(share < _EMPTY for share in shares)),
         ("foreground", sum(share > 1 - _EMPTY for share in shares)),
@@ -124,3 +132,4 @@ def check_collapse(store: MapStore, ids: Sequence[str], background_score: float)
                 f"{count:,} of {len(shares):,} images with classes are all {name}. Look at the losses in "
                 "log.jsonl; a lower learning rate or other loss weights may help."
             )
+    return tuple(sorted(k for k, count in images.items() if count >= _FEW_IMAGES and not found[k]))

@@ -76,19 +76,25 @@ def flat_maps(method: Method, dataset: Dataset, ids: Sequence[str]) -> str | Non
     return None
 
 
-def check_written_maps(store: MapStore, ids: Sequence[str], trained: Path) -> None:
+def check_written_maps(
+    store: MapStore, ids: Sequence[str], class_names: Sequence[str], trained: Path
+) -> str | None:
     """Stop a run whose written maps have collapsed, naming loss term, step and weights.
 
     Args:
         store: the maps.
         ids: training images.
+        class_names: K + 1 names.
         trained: folder of the training.
+
+    Returns:
+        A sentence that names classes that have vanished from the maps, if any have.
 
     Raises:
         CollapseError: nearly all maps are all background or all foreground.
     """
     try:
-        check_collapse(store, ids, MIDDLE_SCORE)
+        vanished = check_collapse(store, ids, MIDDLE_SCORE)
     except CollapseError as error:
         lines = read_journal(trained / "log.jsonl")
         step = (
@@ -97,6 +103,12 @@ def check_written_maps(store: MapStore, ids: Sequence[str], trained: Path) -> No
             else ""
         )
         raise CollapseError(f"{error} {most_changed_term(trained / 'log.jsonl')}{step}") from error
+    if not vanished:
+        return None
+    return (
+        f"The maps are empty in all looked-at images of {', '.join(class_names[k] for k in vanished)}. "
+        "Look at them in the report. A lower weight of the area term may help, or a teacher that knows them."
+    )
 
 
 def most_changed_term(log: Path) -> str:

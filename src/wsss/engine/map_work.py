@@ -48,8 +48,11 @@ def activate(
     method = trained_method(recipe, recipe.method, trained, helpers, workspace)
     ids, store = map_ids(recipe, dataset), MapStore(folder / "maps")
     extract(method, dataset, ids, store, recipe.activation, device=workspace.device, progress=progress)
-    check_written_maps(store, training_ids(dataset, recipe.data.train_split), workspace.folder(trained))
-    return {"images": len(ids)}
+    train_ids = training_ids(dataset, recipe.data.train_split)
+    note = check_written_maps(store, train_ids, dataset.class_names, workspace.folder(trained))
+    if note is not None:
+        workspace.listener.note(note)
+    return {"images": len(ids), "note": note}
 
 
 def refine(
