@@ -206,6 +206,27 @@ class ActivationMaps:
         background = None if self.background is None else resize(self.background[None])[0]
         return ActivationMaps(self.class_ids, resize(self.scores), background)
 
+    def enlarged(self, stride: int, height: int, width: int) -> ActivationMaps:
+        """Maps of the image's size from a grid of one cell per `stride` pixels: enlarge bilinearly, then crop.
+
+        Not the same as `resized` where the image's sides are no multiples of the stride (IRN, PSA).
+        """
+
+        def enlarge(planes: Tensor) -> Tensor:
+            if planes.shape[0] == 0:
+                return planes.new_zeros((0, height, width))
+            size = (planes.shape[1] * stride, planes.shape[2] * stride)
+            whole = F.interpolate(planes[None], size=size, mode="bilinear", align_corners=False)
+            return whole[0, :, :height, :width].clamp(0, 1)
+
+        if not all(0 <= cells * stride - side for cells, side in zip(self.size, (height, width), strict=True)):
+            raise ShapeError(
+                f"A grid of {self.size[0]} x {self.size[1]} cells of {stride} pixels does not cover an image of "
+                f"{height} x {width}. Use `resized`."
+            )
+        background = None if self.background is None else enlarge(self.background[None])[0]
+        return ActivationMaps(self.class_ids, enlarge(self.scores), background)
+
     def with_background(self, score: float) -> ActivationMaps:
         """Set a constant background score (IRN, CLIMS, EPS)."""
         if not 0.0 <= score <= 1.0:

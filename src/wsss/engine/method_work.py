@@ -14,7 +14,7 @@ from wsss.data.loaders import TrainingBatches
 from wsss.data.scenes import write_tree
 from wsss.engine.collapse import map_alarm
 from wsss.engine.fingerprint import file_fingerprint
-from wsss.engine.processes import num_processes, process_number
+from wsss.training.processes import num_processes, process_number
 from wsss.engine.recipe import MethodSection, Recipe, TagClassifierSection
 from wsss.engine.stages import Stage, Workspace
 from wsss.errors import DataError

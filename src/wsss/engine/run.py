@@ -13,7 +13,7 @@ from typing import Any, Final
 from wsss.data import ScenesConfig
 from wsss.engine import provenance
 from wsss.engine.plan import plan, until_stage
-from wsss.engine.processes import is_main_process
+from wsss.training.processes import is_main_process
 from wsss.engine.recipe import Recipe, load_recipe
 from wsss.engine.stages import Listener, Silence, Stage, Workspace, complete, stage_record
 from wsss.errors import StageError

@@ -13,7 +13,7 @@ from wsss.data.loaders import TrainingBatches
 from wsss.data.masks_png import read_mask
 from wsss.engine.fingerprint import file_fingerprint
 from wsss.engine.method_work import training_ids
-from wsss.engine.processes import num_processes, process_number
+from wsss.training.processes import num_processes, process_number
 from wsss.engine.recipe import Recipe
 from wsss.engine.stages import Stage, Workspace
 from wsss.errors import DataError

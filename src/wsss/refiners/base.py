@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from wsss.activation.store import MapStore
 from wsss.checks import nearest
 from wsss.data.dataset import Dataset
-from wsss.errors import RecipeError
+from wsss.errors import RecipeError, ShapeError
 from wsss.methods.base import single_subclass
 from wsss.training.journal import Progress
 from wsss.types import ActivationMaps, Paper, Sample
@@ -36,14 +37,31 @@ class Refiner(ABC):
     Args:
         config: the refiner's own `Config`.
         class_names: K + 1 names, the first "background".
+
+    Attributes:
+        presets: named sets of hyper-parameters, applied before the recipe's own values.
+        reads_full_size: whether `refine` wants maps of the image's size, or as they are stored, at the map
+            stride; the two are normalised separately (docs/file-formats.md).
+        background: what becomes of the maps' background: "set" (the result has one), or "unknown" (it has
+            none, and a background score makes the mask).
+        stride: image pixels per cell of what `refine` gives; maps of the image's size follow by
+            `ActivationMaps.enlarged(stride, height, width)`.
     """
 
     paper: ClassVar[Paper]
     Config: ClassVar[type[RefinerConfig]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    reads_full_size: ClassVar[bool] = True
+    background: ClassVar[str] = "set"
 
     def __init__(self, config: RefinerConfig, class_names: Sequence[str]) -> None:
         self.config = config
         self.class_names = tuple(class_names)
+
+    @property
+    def stride(self) -> int:
+        """Image pixels per cell of what `refine` gives."""
+        return 1
 
     def fit(
         self,
@@ -53,9 +71,13 @@ class Refiner(ABC):
         work_dir: Path,
         *,
         seed: int,
+        device: torch.device | str = "cpu",
         progress: Progress | None = None,
     ) -> None:
-        """Train what the refiner needs, resumably, inside `work_dir`; default: nothing.
+        """Learn what `refine` needs, resumably, inside `work_dir`; default: nothing.
+
+        Called in every process of a distributed run, and again, returning at once, before `refine` is used in
+        another process.
 
         Args:
             dataset: gives no masks.
@@ -63,13 +85,36 @@ class Refiner(ABC):
             maps: the maps to be refined.
             work_dir: the refiner's own folder.
             seed: of everything random.
-            progress: told after each step.
+            device: where to compute.
+            progress: told of the work as it goes.
         """
         return
 
     @abstractmethod
     def refine(self, sample: Sample, maps: ActivationMaps) -> ActivationMaps:
-        """Better maps of one image: the same classes, scores in [0, 1]. `sample` has no mask."""
+        """Better maps of one image on the maps' device: the same classes, scores in [0, 1].
+
+        Args:
+            sample: the image; it has no mask.
+            maps: what `reads_full_size` asks for; maps of another size are resized.
+        """
+
+    def refine_batch(self, samples: Sequence[Sample], maps: Sequence[ActivationMaps]) -> list[ActivationMaps]:
+        """`refine` for several images of one size; the same results, faster on accelerators."""
+        return [self.refine(sample, own) for sample, own in zip(samples, maps, strict=True)]
+
+
+def check_classes(maps: ActivationMaps, class_names: Sequence[str], image_id: str) -> None:
+    """Make sure that the maps' classes exist.
+
+    Raises:
+        ShapeError: a class id is over K.
+    """
+    if len(maps.class_ids) and int(maps.class_ids[-1]) >= len(class_names):
+        raise ShapeError(
+            f"Maps of {image_id} hold class {int(maps.class_ids[-1])}, but there are only "
+            f"{len(class_names) - 1} foreground classes. Were they made with another class list?"
+        )
 
 
 def list_refiners() -> tuple[str, ...]:

@@ -1,0 +1,112 @@
+"""Work on many images, several at once: what fails is reported at the end, and loses nothing else.
+
+Threads, not processes: the heavy parts (array kernels, compression, decoding) release Python's lock, so that
+several cores are used without copying images and networks between processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from wsss.errors import StageError, WsssError
+from wsss.training.journal import Progress
+
+log = logging.getLogger(__name__)
+
+EXPECTED = (WsssError, OSError, ValueError, RuntimeError, MemoryError)  # of one image, not of the program
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def work_on_images(
+    groups: Sequence[Sequence[str]],
+    work: Callable[[str], None],
+    *,
+    together: Callable[[Sequence[str]], None] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Exception]:
+    """Do `work` for every image, several images at once.
+
+    Args:
+        groups: image ids; those of one group are worked on one after the other in one thread.
+        work: does one image; what it raises is noted for that image alone.
+        together: does a whole group at once (a batch); where it raises, its images are tried one by one.
+        threads: how many at once; None: one for each usable core.
+        progress: told after each group.
+
+    Returns:
+        What went wrong, by image id, in the order of `groups`.
+    """
+    failures: dict[str, Exception] = {}
+    total, done = sum(map(len, groups)), 0
+    stop = threading.Event()
+
+    def one_group(group: Sequence[str]) -> tuple[int, dict[str, Exception]]:
+        return len(group), {} if stop.is_set() else _work_on_group(group, work, together)
+
+    with ThreadPoolExecutor(threads or usable_cores()) as pool:
+        waiting = [pool.submit(one_group, group) for group in groups]
+        try:
+            for future in as_completed(waiting):
+                size, found = future.result()
+                failures |= found
+                done += size
+                if progress is not None:
+                    progress(done, total, "images")
+        except BaseException:  # an interruption, or a bug in `work`: the rest need not be tried
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return {image_id: failures[image_id] for group in groups for image_id in group if image_id in failures}
+
+
+def _work_on_group(
+    group: Sequence[str], work: Callable[[str], None], together: Callable[[Sequence[str]], None] | None
+) -> dict[str, Exception]:
+    """What went wrong with the images of one group."""
+    if together is not None and len(group) > 1:
+        try:
+            together(group)
+        except EXPECTED as error:
+            log.debug("a batch of %d images failed (%s); trying them one by one", len(group), error)
+        else:
+            return {}
+    failures: dict[str, Exception] = {}
+    for image_id in group:
+        try:
+            work(image_id)
+        except EXPECTED as error:  # noqa: PERF203  (each image fails on its own)
+            failures[image_id] = error
+            log.warning("%s failed: %s", image_id, error)
+    return failures
+
+
+def report_failures(failures: dict[str, Exception], total: int, what: str) -> None:
+    """Raise one error that names the first image and how many there are; nothing without failures.
+
+    Args:
+        failures: by image id.
+        total: images that were asked for.
+        what: what these images lack, for example "refined maps".
+
+    Raises:
+        StageError: something failed.
+    """
+    if failures:
+        first, error = next(iter(failures.items()))
+        verb = "has" if len(failures) == 1 else "have"
+        raise StageError(
+            f"{len(failures):,} of {total:,} images {verb} no {what}; the first is {first}: {error} "
+            "Mend or leave out such images and run the same command again; "
+            "what was made of the others is kept."
+        ) from error
