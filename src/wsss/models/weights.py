@@ -145,8 +145,9 @@ def load_backbone_weights(net: nn.Module, weights: str | Path) -> None:
 
     Args:
         net: the backbone.
-        weights: what `find_weights` understands; a file in torchvision's layout (`fc` is left out), a state
-            dict of the backbone, or of a model that holds it as `backbone`.
+        weights: what `find_weights` understands; a file in torchvision's layout (the classifier `fc`, or
+            `fc8` of VGG-16 and WideResNet-38, is left out), a state dict of the backbone, or of a model that
+            holds it as `backbone`.
 
     Raises:
         WeightsError: missing file, or missing, surplus or differently shaped tensors.
@@ -159,7 +160,7 @@ def load_backbone_weights(net: nn.Module, weights: str | Path) -> None:
             for name, value in state.items()
             if name.startswith("backbone.")
         }
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    state = {name: value for name, value in state.items() if not name.startswith(("fc.", "fc8."))}
     own = {k: v.shape for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     missing = sorted(set(own) - set(state))
     surplus = sorted(set(state) - set(net.state_dict()))
@@ -167,7 +168,7 @@ def load_backbone_weights(net: nn.Module, weights: str | Path) -> None:
     if missing or surplus or shapes:
         raise WeightsError(
             f"{path} does not fit {type(net).__name__}: missing {missing[:3]}, surplus {surplus[:3]}, "
-            f"other shapes {shapes[:3]}. Use weights of the same network in torchvision's layout."
+            f"other shapes {shapes[:3]}. Use weights of the same network under the same names."
         )
     net.load_state_dict(state, strict=False)  # counters of batches may be absent in old files
 
