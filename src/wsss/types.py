@@ -207,7 +207,7 @@ class ActivationMaps:
         return ActivationMaps(self.class_ids, resize(self.scores), background)
 
     def enlarged(self, stride: int, height: int, width: int) -> ActivationMaps:
-        """Maps of the image's size from a grid of one cell per `stride` pixels: enlarge bilinearly, then crop.
+        """Maps of the image's size from a grid of one cell per `stride` pixels: enlarge, then crop.
 
         Not the same as `resized` where the image's sides are no multiples of the stride (IRN, PSA).
         """
@@ -219,10 +219,10 @@ class ActivationMaps:
             whole = F.interpolate(planes[None], size=size, mode="bilinear", align_corners=False)
             return whole[0, :, :height, :width].clamp(0, 1)
 
-        if not all(0 <= cells * stride - side for cells, side in zip(self.size, (height, width), strict=True)):
+        if self.size[0] * stride < height or self.size[1] * stride < width:
             raise ShapeError(
-                f"A grid of {self.size[0]} x {self.size[1]} cells of {stride} pixels does not cover an image of "
-                f"{height} x {width}. Use `resized`."
+                f"A grid of {self.size[0]} x {self.size[1]} cells of {stride} pixels does not cover an image "
+                f"of {height} x {width}. Use `resized`."
             )
         background = None if self.background is None else enlarge(self.background[None])[0]
         return ActivationMaps(self.class_ids, enlarge(self.scores), background)
@@ -261,10 +261,19 @@ class ActivationMaps:
                 f"and `background_score` is {background_score}. Pass it for raw maps only."
             )
         maps = self if background_score is None else self.with_background(background_score)
-        assert maps.background is not None
-        winner = torch.cat([maps.background[None], maps.scores]).argmax(dim=0)
-        # torch.argmax does not promise the first of equal values
-        top = maps.scores.amax(dim=0) if len(maps.scores) else torch.zeros_like(maps.background)
-        winner = torch.where(maps.background >= top, torch.zeros_like(winner), winner)
         ids = torch.cat([self.class_ids.new_zeros(1), self.class_ids])
-        return ids[winner].to(torch.uint8)
+        return ids[maps.to_positions()].to(torch.uint8)
+
+    def to_positions(self) -> Tensor:
+        """Like `to_mask`, but positions in the list of background and present classes; (H, W), int64, 0…M."""
+        if self.background is None:
+            raise ShapeError("`to_positions` needs maps with a background. Set one with `with_background`.")
+        winner = torch.cat([self.background[None], self.scores]).argmax(dim=0)
+        # torch.argmax does not promise the first of equal values
+        top = self.scores.amax(dim=0) if len(self.scores) else torch.zeros_like(self.background)
+        return torch.where(self.background >= top, torch.zeros_like(winner), winner)
+
+    def to(self, device: torch.device | str) -> ActivationMaps:
+        """The same maps on `device`."""
+        background = None if self.background is None else self.background.to(device)
+        return ActivationMaps(self.class_ids.to(device), self.scores.to(device), background)

@@ -124,7 +124,8 @@ def test_offline_forbids_the_network():
 def test_lists_and_descriptions():
     assert "scenes/clims" in call("list", "recipes").stdout
     assert "CVPR 2022" in plain(call("list", "methods").stdout)
-    assert "no refiners yet" in call("list", "refiners").stdout
+    assert "CVPR 2019" in plain(call("list", "refiners").stdout)
+    assert "Preset clims_camera_ready" in plain(call("show", "refiners/irn").stdout)
     described = plain(call("show", "methods/clims").stdout)
     assert "btm_weight" in described
     assert "Preset camera_ready" in described

@@ -14,9 +14,15 @@ import numpy as np
 def elevated(feature: np.ndarray) -> np.ndarray:
     """The d features of a pixel in the d + 1 coordinates of the lattice's plane."""
     d = len(feature)
-    c = [np.float32(feature[i] * (d + 1) * math.sqrt(2 / 3) / math.sqrt((i + 1) * (i + 2))) for i in range(d)]
-    y = [sum(c, np.float32(0))]
-    y += [sum(c[j:], np.float32(0)) - np.float32(j) * c[j - 1] for j in range(1, d + 1)]
+    # roundings as in the C++ code: positions and colours are whole numbers, so ties are frequent
+    spread = float(np.float32((d + 1) * math.sqrt(2 / 3)))
+    scales = [np.float32(spread / math.sqrt((i + 1) * (i + 2))) for i in range(d)]
+    c = [np.float32(feature[i]) * scales[i] for i in range(d)]
+    y, total = [], np.float32(0)
+    for j in range(d, 0, -1):
+        y.append(total - np.float32(j) * c[j - 1])
+        total = total + c[j - 1]
+    y = [total, *reversed(y)]
     return np.array(y, dtype=np.float32)
 
 
@@ -24,7 +30,7 @@ def simplex(feature: np.ndarray) -> list[tuple[tuple[int, ...], float]]:
     """The d + 1 lattice points around a pixel, each with its barycentric weight."""
     d = len(feature)
     y = elevated(feature)
-    v = [int(np.rint(np.float32(value) / np.float32(d + 1))) for value in y]
+    v = [int(np.rint(np.float32(value) * (np.float32(1) / np.float32(d + 1)))) for value in y]
     r = [(d + 1) * value for value in v]
     rank = [0] * (d + 1)
     for i in range(d + 1):

@@ -63,6 +63,7 @@ class MapStore:
         image_size: tuple[int, int],
         per_scale: Sequence[Tensor] | None = None,
         full_size: Tensor | None = None,
+        stride: int | None = None,
     ) -> None:
         """Store the maps of one image.
 
@@ -73,6 +74,8 @@ class MapStore:
             per_scale: cams of the present classes at each scale, summed with their mirror image, not
                 normalised; each (M, h_s, w_s).
             full_size: full-size scores that nothing smaller gives back (imported maps); (M, H, W) in [0, 1].
+            stride: image pixels per cell, for maps that become full-size by `ActivationMaps.enlarged`
+                (refined on a grid); None: other sizes than the image's are resized.
         """
         arrays: dict[str, Any] = {
             "class_ids": maps.class_ids.cpu().numpy().astype(np.int16),
@@ -81,6 +84,8 @@ class MapStore:
         }
         if maps.background is not None:
             arrays["background"] = maps.background.cpu().numpy().astype(np.float16)
+        if stride is not None and stride > 1:
+            arrays["stride"] = np.int32(stride)
         if full_size is not None:
             arrays["full_size"] = full_size.cpu().numpy().astype(np.float16)
         if per_scale:
@@ -120,6 +125,8 @@ class MapStore:
             torch.from_numpy(arrays[stored]).float(),
             None if background is None else torch.from_numpy(background).float(),
         )
+        if full_size and "stride" in arrays:
+            return maps.enlarged(int(arrays["stride"]), height, width)
         return maps.resized(height, width) if full_size and maps.size != (height, width) else maps
 
     def image_size(self, image_id: str) -> tuple[int, int]:

@@ -65,9 +65,10 @@ def embed(
 def _find_simplex(y: Any, r: Any, rank: Any) -> None:
     """Nearest point `r` of remainder 0, and the order of the differences to it, which names y's simplex."""
     d = len(y) - 1
+    reciprocal = np.float32(1) / np.float32(d + 1)
     shift = 0
     for i in range(d + 1):
-        v = np.int32(np.rint(y[i] / np.float32(d + 1)))  # halves to even, as the reference's SSE build
+        v = np.int32(np.rint(y[i] * reciprocal))  # halves to even, as the reference's SSE build
         r[i] = v * (d + 1)
         shift += v
     rank[:] = shift

@@ -109,7 +109,7 @@ def embed(features: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
         y[:, i] = total - i * scaled[:, i - 1]
         total = total + scaled[:, i - 1]
     y[:, 0] = total
-    v = torch.round(y / (d + 1))  # halves to even, as the reference's SSE build
+    v = torch.round(y * _reciprocal(d))  # halves to even, as the reference's SSE build
     r, shift = v.long() * (d + 1), v.sum(dim=1).long()
     delta = y - r
     rank = torch.zeros_like(r)
@@ -161,10 +161,17 @@ def _build_on_cpu(features: Tensor, packing: Packing) -> Lattice:
     return Lattice(*map(torch.from_numpy, (vertices, weights, neighbours)))
 
 
+def _reciprocal(d: int) -> float:
+    """1 / (d + 1) in float32: the reference multiplies by it, and coordinates are often ties."""
+    return float(np.float32(1) / np.float32(d + 1))
+
+
 def _scales(d: int) -> np.ndarray:
     """What each feature is multiplied by, so that the blur has the variance of one standard deviation."""
-    factors = [(d + 1) * (2 / 3) ** 0.5 / ((i + 1) * (i + 2)) ** 0.5 for i in range(d)]
-    return np.array(factors, dtype=np.float32)
+    # rounded where the C++ code rounds: which way ties go depends on it
+    # rounded where the C++ code rounds: which way ties go depends on it
+    spread = float(np.float32((d + 1) * (2 / 3) ** 0.5))
+    return np.array([spread / ((i + 1) * (i + 2)) ** 0.5 for i in range(d)], dtype=np.float32)
 
 
 def _packing(features: Tensor, groups: int) -> Packing:

@@ -7,10 +7,12 @@ several cores are used without copying images and networks between processes.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+
+import torch
 
 from wsss.errors import StageError, WsssError
 from wsss.training.journal import Progress
@@ -18,13 +20,6 @@ from wsss.training.journal import Progress
 log = logging.getLogger(__name__)
 
 EXPECTED = (WsssError, OSError, ValueError, RuntimeError, MemoryError)  # of one image, not of the program
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def work_on_images(
@@ -41,7 +36,8 @@ def work_on_images(
         groups: image ids; those of one group are worked on one after the other in one thread.
         work: does one image; what it raises is noted for that image alone.
         together: does a whole group at once (a batch); where it raises, its images are tried one by one.
-        threads: how many at once; None: one for each usable core.
+        threads: how many at once; None: as many as torch may use (OMP_NUM_THREADS; all cores by default).
+            Each of several keeps to one core.
         progress: told after each group.
 
     Returns:
@@ -54,7 +50,11 @@ def work_on_images(
     def one_group(group: Sequence[str]) -> tuple[int, dict[str, Exception]]:
         return len(group), {} if stop.is_set() else _work_on_group(group, work, together)
 
-    with ThreadPoolExecutor(threads or usable_cores()) as pool:
+    cores = torch.get_num_threads()
+    threads = threads or cores
+    with ThreadPoolExecutor(
+        threads, initializer=partial(torch.set_num_threads, max(1, cores // threads))
+    ) as pool:
         waiting = [pool.submit(one_group, group) for group in groups]
         try:
             for future in as_completed(waiting):
@@ -67,6 +67,8 @@ def work_on_images(
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+        finally:
+            torch.set_num_threads(cores)
     return {image_id: failures[image_id] for group in groups for image_id in group if image_id in failures}
 
 

@@ -111,6 +111,24 @@ def check_written_maps(
     )
 
 
+def check_refined_maps(
+    store: MapStore, ids: Sequence[str], class_names: Sequence[str], refiner: str
+) -> str | None:
+    """Stop a run whose refined maps have collapsed; arguments and result as `check_written_maps`."""
+    try:
+        vanished = check_collapse(store, ids, MIDDLE_SCORE)
+    except CollapseError as error:
+        raise CollapseError(
+            f"{error} Refiner `{refiner}` made these maps: compare them with those that it was given."
+        ) from error
+    if not vanished:
+        return None
+    return (
+        f"Refiner `{refiner}` left the maps empty in all looked-at images of "
+        f"{', '.join(class_names[k] for k in vanished)}. Look at them in the report."
+    )
+
+
 def most_changed_term(log: Path) -> str:
     """A sentence that names the loss term with the largest change, as a factor, since the log began."""
     lines = [line for line in read_journal(log) if line.get("losses")]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from wsss.activation.extract import extract
+from wsss.activation.refine import refine_images
 from wsss.activation.seeds import choose_background_score, write_pseudo_masks
 from wsss.activation.store import MapStore
 from wsss.data.dataset import Dataset, WithoutMasks, tagged_ids
-from wsss.engine.collapse import check_written_maps
+from wsss.engine.collapse import check_refined_maps, check_written_maps
 from wsss.engine.method_work import trained_method, training_ids
 from wsss.engine.recipe import Recipe, RefinerSection
 from wsss.engine.stages import Stage, Workspace
@@ -64,18 +65,17 @@ def refine(
     workspace: Workspace,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Fit the refiner and write refined maps of the same images."""
+    """Fit the refiner and write refined maps of the same images; all processes take their share."""
     dataset = WithoutMasks(workspace.dataset)
     ids, given, store = map_ids(recipe, dataset), map_store(workspace, maps), MapStore(folder / "maps")
     refiner = find_refiner(section.name)(section.config, dataset.class_names)
-    train_ids = training_ids(dataset, recipe.data.train_split)
-    refiner.fit(dataset, train_ids, given, folder / "fit", seed=seed, progress=progress)
-    for done, image_id in enumerate(ids, start=1):
-        if image_id not in store:
-            refined = refiner.refine(dataset.sample(image_id), given.read(image_id))
-            store.write(image_id, refined, image_size=dataset.image_size(image_id))
-        progress(done, len(ids), "images")
-    return {"images": len(ids)}
+    train_ids, device = training_ids(dataset, recipe.data.train_split), workspace.device
+    refiner.fit(dataset, train_ids, given, folder / "fit", seed=seed, device=device, progress=progress)
+    refine_images(refiner, dataset, ids, given, store, device=device, progress=progress)
+    note = check_refined_maps(store, train_ids, dataset.class_names, section.name)
+    if note is not None:
+        workspace.listener.note(note)
+    return {"images": len(ids), "note": note}
 
 
 def choose_score(

@@ -14,7 +14,6 @@ from wsss.data.loaders import TrainingBatches
 from wsss.data.scenes import write_tree
 from wsss.engine.collapse import map_alarm
 from wsss.engine.fingerprint import file_fingerprint
-from wsss.training.processes import num_processes, process_number
 from wsss.engine.recipe import MethodSection, Recipe, TagClassifierSection
 from wsss.engine.stages import Stage, Workspace
 from wsss.errors import DataError
@@ -28,6 +27,7 @@ from wsss.training.checkpoint import load_state
 from wsss.training.config import TrainingConfig
 from wsss.training.journal import Progress
 from wsss.training.loop import train
+from wsss.training.processes import num_processes, process_number
 from wsss.training.seeding import seed_everything
 
 

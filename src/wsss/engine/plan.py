@@ -16,8 +16,9 @@ from wsss.engine.fit import check_classes, check_images, check_networks
 from wsss.engine.recipe import MethodSection, Recipe
 from wsss.engine.stages import Stage, Workspace
 from wsss.errors import RecipeError
-from wsss.methods.base import Method
+from wsss.methods.base import Method, MethodConfig
 from wsss.models import weights
+from wsss.refiners.base import RefinerConfig
 from wsss.training.config import TrainingConfig
 
 
@@ -55,7 +56,9 @@ def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
         maps = activate
         for index, section in enumerate(recipe.refine):
             maps = _refine(recipe, index, maps, seed, source)
-            stages += [maps, *_scored_maps(recipe, maps, f"refined-{section.name}", source)]
+            earlier = [other.name for other in recipe.refine[:index]].count(section.name)
+            scores = f"refined-{section.name}" + (f"-{earlier + 1}" if earlier else "")
+            stages += [maps, *_scored_maps(recipe, maps, scores, source)]
         pseudo_masks = _pseudo_masks(recipe, maps, stages, source)
         stages += [pseudo_masks, _score(recipe, pseudo_masks, "pseudo_masks", recipe.maps_split, source)]
     if recipe.segmentation is not None:
@@ -241,8 +244,9 @@ def _refine(recipe: Recipe, index: int, maps: Stage, seed: int, source: Source) 
         (maps, *source.inputs),
         partial(map_work.refine, recipe, section, maps, seed),
         kind=f"refine-{section.name}",
-        reads=source.reads,
+        reads=(*source.reads, *_backbone_weights(section.config)),
         seed=seed,
+        every_process=True,
     )
 
 
@@ -349,10 +353,13 @@ def _weights(section: MethodSection, made: Mapping[str, Stage]) -> tuple[str, ..
     found = [file_fingerprint(Path(section.name))] if section.name.endswith(".py") else []
     if "teacher" in section.needs and "teacher" not in made:
         found += _teacher_weights(section)
-    backbone = getattr(section.config, "backbone_weights", None)
-    if backbone is not None:
-        found.append(weights.sha256(weights.find_weights(backbone)))
-    return tuple(found)
+    return (*found, *_backbone_weights(section.config))
+
+
+def _backbone_weights(config: MethodConfig | RefinerConfig) -> tuple[str, ...]:
+    """Fingerprint of the weights that a method's or refiner's backbone starts from."""
+    name = getattr(config, "backbone_weights", None)
+    return () if name is None else (weights.sha256(weights.find_weights(name)),)
 
 
 def _teacher_weights(section: MethodSection) -> tuple[str, ...]:

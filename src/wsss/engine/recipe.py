@@ -28,7 +28,7 @@ from wsss.models.clip_finetuning import FinetuneConfig
 from wsss.models.teacher_training import TeacherConfig
 from wsss.refiners.base import RefinerConfig, find_refiner
 from wsss.segmentation import SegmentationConfig
-from wsss.training.loop import TrainingConfig
+from wsss.training.config import TrainingConfig, merged_settings
 
 
 class Section(BaseModel):
@@ -88,6 +88,7 @@ class RefinerSection(Section):
     """A refiner and its hyper-parameters."""
 
     name: str
+    preset: str | None = None
     config: SerializeAsAny[RefinerConfig]
 
 
@@ -270,15 +271,19 @@ def parse_method(raw: Any, where: str, source: str) -> MethodSection:
     section |= {key: values.pop(key) for key in ("preset", "teacher", "teacher_precision") if key in values}
     preset = validated(MethodSection, section, where=where, source=source).preset
     cls = _method_class(name)
-    if preset is not None and preset not in cls.presets:
-        raise RecipeError(
-            f"Method `{name}` has no preset `{preset}` ({source}). {nearest(str(preset), cls.presets)}"
-        )
+    chosen = _preset(cls.presets, preset, f"Method `{name}`", source)
     advice = f"Run `wsss show methods/{name}` for all keys."
-    chosen: Mapping[str, Any] = cls.presets[preset] if preset else {}
-    merged = {**chosen, **values}
-    config = validated(cls.Config, merged, where=where, source=source, advice=advice)
+    config = validated(cls.Config, {**chosen, **values}, where=where, source=source, advice=advice)
     return MethodSection.model_validate({**section, "config": config})
+
+
+def _preset(
+    presets: Mapping[str, Mapping[str, Any]], preset: str | None, owner: str, source: str
+) -> Mapping[str, Any]:
+    """The values of a preset; none where no preset is named."""
+    if preset is not None and preset not in presets:
+        raise RecipeError(f"{owner} has no preset `{preset}` ({source}). {nearest(preset, presets)}")
+    return presets[preset] if preset else {}
 
 
 @functools.cache
@@ -291,8 +296,13 @@ def _parse_refiner(raw: Any, where: str, source: str) -> RefinerSection:
     name = values.pop("name", None)
     if not isinstance(name, str):
         raise RecipeError(f"`{where}.name` is missing in {source}. Run `wsss list refiners` for the choices.")
-    config = validated(find_refiner(name).Config, values, where=where, source=source)
-    return RefinerSection(name=name, config=config)
+    section = {"name": name, "preset": values.pop("preset", None), "config": RefinerConfig()}
+    preset = validated(RefinerSection, section, where=where, source=source).preset
+    cls = find_refiner(name)
+    chosen = merged_settings(_preset(cls.presets, preset, f"Refiner `{name}`", source), values)
+    advice = f"Run `wsss show refiners/{name}` for all keys."
+    config = validated(cls.Config, chosen, where=where, source=source, advice=advice)
+    return RefinerSection.model_validate({**section, "config": config})
 
 
 def _mapping(raw: Any, where: str, source: str) -> Mapping[str, Any]:
@@ -311,6 +321,20 @@ def _check_segmentation(config: SegmentationConfig, source: str) -> None:
         )
 
 
+def _check_background(recipe: Recipe, source: str) -> None:
+    """Maps with a background of their own leave nothing to choose."""
+    masks = recipe.pseudo_masks
+    if (
+        recipe.refine
+        and find_refiner(recipe.refine[-1].name).background == "set"
+        and (masks.background_power is not None or not masks.is_automatic)
+    ):
+        raise RecipeError(
+            f"`pseudo_masks` in {source} names a background, but the last refiner, "
+            f"`{recipe.refine[-1].name}`, gives maps that have one. Leave it out."
+        )
+
+
 def _names_a_teacher(section: MethodSection) -> bool:
     return bool(section.teacher != MethodSection.model_fields["teacher"].default)
 
@@ -325,6 +349,7 @@ def _check_whole(recipe: Recipe, source: str) -> None:
         )
     if recipe.segmentation is not None:
         _check_segmentation(recipe.segmentation, source)
+    _check_background(recipe, source)
     if recipe.method is None:
         if not supervised:
             raise RecipeError(

@@ -13,12 +13,12 @@ from typing import Any, Final
 from wsss.data import ScenesConfig
 from wsss.engine import provenance
 from wsss.engine.plan import plan, until_stage
-from wsss.training.processes import is_main_process
 from wsss.engine.recipe import Recipe, load_recipe
 from wsss.engine.stages import Listener, Silence, Stage, Workspace, complete, stage_record
 from wsss.errors import StageError
 from wsss.models import weights
 from wsss.training.checkpoint import write_atomically
+from wsss.training.processes import is_main_process
 
 HELPERS: Final = {
     "train-teacher": "trained teacher",
@@ -194,6 +194,8 @@ def used_weights(recipe: Recipe, records: Mapping[Stage, Mapping[str, Any]]) -> 
         if "teacher" in section.needs and recipe.train_teacher is None:
             names["teacher"] = section.teacher
         names["backbone"] = names.get("backbone") or getattr(section.config, "backbone_weights", None)
+    for index, refiner in enumerate(recipe.refine):
+        names[f"refine {index}"] = getattr(refiner.config, "backbone_weights", None)
     if recipe.segmentation is not None:
         names["segmentation"] = recipe.segmentation.weights
     found = {role: weights.sha256(weights.find_weights(name)) for role, name in names.items() if name}

@@ -13,7 +13,6 @@ from wsss.data.loaders import TrainingBatches
 from wsss.data.masks_png import read_mask
 from wsss.engine.fingerprint import file_fingerprint
 from wsss.engine.method_work import training_ids
-from wsss.training.processes import num_processes, process_number
 from wsss.engine.recipe import Recipe
 from wsss.engine.stages import Stage, Workspace
 from wsss.errors import DataError
@@ -23,6 +22,7 @@ from wsss.segmentation.predict import predict_folder
 from wsss.training.checkpoint import load_state
 from wsss.training.journal import Progress
 from wsss.training.loop import train
+from wsss.training.processes import num_processes, process_number
 from wsss.training.seeding import seed_everything
 
 TESTING: Final = {"test_scales", "test_flip", "test_batch_size"}

@@ -23,10 +23,10 @@ from wsss.data import DataConfig, open_dataset
 from wsss.data.dataset import Dataset
 from wsss.engine import provenance
 from wsss.engine.fingerprint import canonical, fingerprint
-from wsss.training.processes import everyone_agrees, is_main_process, wait_for_everyone
 from wsss.errors import StageError
 from wsss.training.checkpoint import remove_leftovers, write_atomically
 from wsss.training.journal import Progress
+from wsss.training.processes import everyone_agrees, is_main_process, wait_for_everyone
 
 VERSIONS: Final[dict[str, int]] = {
     "data": 1,

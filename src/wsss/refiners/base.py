@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from wsss.activation.store import MapStore
 from wsss.checks import nearest
 from wsss.data.dataset import Dataset
 from wsss.errors import RecipeError, ShapeError
 from wsss.methods.base import single_subclass
+from wsss.training.config import merged_settings
 from wsss.training.journal import Progress
 from wsss.types import ActivationMaps, Paper, Sample
 
@@ -29,6 +30,20 @@ class RefinerConfig(BaseModel):
     """Hyper-parameters of a refiner; subclasses add their own, defaults = published values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_sections(cls, values: Any) -> Any:
+        """Sections such as `training` need only name what differs from this refiner's own defaults."""
+        if not isinstance(values, Mapping):
+            return values
+        defaults = {
+            name: default.model_dump()
+            for name, field in cls.model_fields.items()
+            if isinstance(default := field.get_default(call_default_factory=True), BaseModel)
+            and isinstance(values.get(name), Mapping)
+        }
+        return merged_settings(defaults, values)
 
 
 class Refiner(ABC):
@@ -44,6 +59,7 @@ class Refiner(ABC):
             stride; the two are normalised separately (docs/file-formats.md).
         background: what becomes of the maps' background: "set" (the result has one), or "unknown" (it has
             none, and a background score makes the mask).
+        together: images of one size that a CPU refines at once; accelerators take more.
         stride: image pixels per cell of what `refine` gives; maps of the image's size follow by
             `ActivationMaps.enlarged(stride, height, width)`.
     """
@@ -53,6 +69,7 @@ class Refiner(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     reads_full_size: ClassVar[bool] = True
     background: ClassVar[str] = "set"
+    together: ClassVar[int] = 1
 
     def __init__(self, config: RefinerConfig, class_names: Sequence[str]) -> None:
         self.config = config
@@ -103,18 +120,25 @@ class Refiner(ABC):
         """`refine` for several images of one size; the same results, faster on accelerators."""
         return [self.refine(sample, own) for sample, own in zip(samples, maps, strict=True)]
 
+    def checked_size(self, samples: Sequence[Sample], maps: Sequence[ActivationMaps]) -> tuple[int, int]:
+        """(height, width) that all the images share; for `refine_batch`.
 
-def check_classes(maps: ActivationMaps, class_names: Sequence[str], image_id: str) -> None:
-    """Make sure that the maps' classes exist.
-
-    Raises:
-        ShapeError: a class id is over K.
-    """
-    if len(maps.class_ids) and int(maps.class_ids[-1]) >= len(class_names):
-        raise ShapeError(
-            f"Maps of {image_id} hold class {int(maps.class_ids[-1])}, but there are only "
-            f"{len(class_names) - 1} foreground classes. Were they made with another class list?"
-        )
+        Raises:
+            ShapeError: sizes differ, or the maps hold a class that does not exist.
+        """
+        sizes = sorted({(sample.image.shape[0], sample.image.shape[1]) for sample in samples})
+        if len(sizes) != 1 or len(samples) != len(maps):
+            raise ShapeError(
+                f"`refine_batch` takes images of one size, each with its maps; got {len(samples)} images of "
+                f"sizes {sizes} and {len(maps)} maps. Group the images by size."
+            )
+        for sample, own in zip(samples, maps, strict=True):
+            if len(own.class_ids) and int(own.class_ids[-1]) >= len(self.class_names):
+                raise ShapeError(
+                    f"Maps of {sample.image_id} hold class {int(own.class_ids[-1])}, but there are only "
+                    f"{len(self.class_names) - 1} foreground classes. Were they made with another class list?"
+                )
+        return sizes[0]
 
 
 def list_refiners() -> tuple[str, ...]:

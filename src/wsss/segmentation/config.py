@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsss.segmentation.base import Loss, LossAt
-from wsss.training.config import TrainingConfig
+from wsss.training.config import TrainingConfig, merged_settings
 
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     # deeplab-pytorch on VOC 2012
@@ -50,9 +50,6 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         },
     },
 }
-
-# of each row at most one may be set: a given one puts aside what the preset says
-_ALTERNATIVES: Final = (("steps", "epochs"), ("long_side", "scale", "scale_choices"))
 
 
 class SegmentationConfig(BaseModel):
@@ -118,16 +115,4 @@ class SegmentationConfig(BaseModel):
         """Put the preset's values under the given ones."""
         if not isinstance(values, Mapping) or values.get("preset", "voc12") not in PRESETS:
             return values
-        return _merged(PRESETS[values.get("preset", "voc12")], values)
-
-
-def _merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(defaults)
-    for alternatives in _ALTERNATIVES:
-        if any(values.get(key) is not None for key in alternatives):
-            merged = {key: value for key, value in merged.items() if key not in alternatives}
-    for key, value in values.items():
-        below = merged.get(key)
-        is_nested = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(below, value) if is_nested else value  # type: ignore[arg-type]
-    return merged
+        return merged_settings(PRESETS[values.get("preset", "voc12")], values)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
@@ -13,6 +14,27 @@ from wsss.data.transforms import Augmentation
 from wsss.training.schedule import Schedule, factor
 
 _WITHOUT_EFFECT: Final = frozenset({"workers", "checkpoint_seconds", "log_every", "tensorboard"})
+
+# of each row at most one may be set: a given one puts aside what the defaults say
+_ALTERNATIVES: Final = (("steps", "epochs"), ("long_side", "scale", "scale_choices"))
+
+
+def merged_settings(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` laid over `defaults`, section by section.
+
+    Example:
+        >>> merged_settings({"training": {"epochs": 3, "batch_size": 8}}, {"training": {"steps": 50}})
+        {'training': {'batch_size': 8, 'steps': 50}}
+    """
+    merged = dict(defaults)
+    for alternatives in _ALTERNATIVES:
+        if any(values.get(key) is not None for key in alternatives):
+            merged = {key: value for key, value in merged.items() if key not in alternatives}
+    for key, value in values.items():
+        below = merged.get(key)
+        is_nested = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merged_settings(below, value) if is_nested else value  # type: ignore[arg-type]
+    return merged
 
 
 class TrainingConfig(BaseModel):
