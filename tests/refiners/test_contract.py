@@ -193,6 +193,21 @@ def test_images_of_any_size_and_without_classes_are_refined(fitted: Refiner, siz
     assert bool((labels(fitted, sample, fitted.refine(sample, none)) == 0).all())
 
 
+@pytest.mark.parametrize("name", REFINERS)
+def test_a_large_image_is_seen_shrunk_and_refined_at_its_own_size(
+    name, stored: MapStore, tmp_path: Path
+) -> None:
+    discs, whole, small = Discs(), refiner_of(name), refiner_of(name, max_pixels=700)
+    found = []
+    for refiner, folder in ((whole, tmp_path / "whole"), (small, tmp_path / "small")):
+        refiner.fit(discs, discs.names, stored, folder, seed=0)
+        sample = discs.sample("disc1")
+        maps = refiner.refine(sample, given(refiner, stored, "disc1"))
+        found.append(full(refiner, sample, maps).scores)
+    assert found[0].shape == found[1].shape == (1, *discs.size)
+    assert 0 < float((found[0] - found[1]).abs().mean()) < 0.2
+
+
 @pytest.mark.parametrize("colour", [(0, 0, 0), (128, 128, 128), (255, 255, 255), (200, 30, 30)])
 def test_an_image_of_one_colour_gives_finite_maps(fitted: Refiner, stored: MapStore, colour) -> None:
     flat = np.full((40, 56, 3), colour, np.uint8)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from wsss.activation.extract import MAX_PIXELS, Pixels, capped_size, resized
 from wsss.activation.store import MapStore
 from wsss.checks import nearest
 from wsss.data.dataset import Dataset
@@ -27,9 +29,16 @@ from wsss.types import ActivationMaps, Paper, Sample
 
 
 class RefinerConfig(BaseModel):
-    """Hyper-parameters of a refiner; subclasses add their own, defaults = published values."""
+    """Hyper-parameters that every refiner has; subclasses add their own, defaults = published values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        ge=1,
+        description="Larger images are seen shrunk to so many pixels; published data sets stay below "
+        "(published: no limit).",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -139,6 +148,12 @@ class Refiner(ABC):
                     f"{len(self.class_names) - 1} foreground classes. Were they made with another class list?"
                 )
         return sizes[0]
+
+
+def seen_image(sample: Sample, max_pixels: int) -> Pixels:
+    """The image (H, W, 3), or shrunk, sides in proportion, to at most `max_pixels` pixels."""
+    height, width = sample.image.shape[:2]
+    return resized(sample.image, capped_size((height, width), max_pixels), Image.Resampling.BICUBIC)
 
 
 def list_refiners() -> tuple[str, ...]:

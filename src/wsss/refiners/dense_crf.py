@@ -18,12 +18,11 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from wsss.activation.background_score import choose_background_score
-from wsss.activation.extract import MAX_PIXELS, capped_size, resized
+from wsss.activation.extract import Pixels
 from wsss.activation.store import MapStore
 from wsss.crf import (
     PRESETS,
@@ -37,7 +36,7 @@ from wsss.crf import (
 )
 from wsss.data.dataset import Dataset
 from wsss.errors import StageError
-from wsss.refiners.base import Refiner, RefinerConfig
+from wsss.refiners.base import Refiner, RefinerConfig, seen_image
 from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
 from wsss.training.processes import is_main_process, wait_for_everyone
@@ -65,12 +64,6 @@ class DenseCrfConfig(RefinerConfig):
     )
     background_power: float | None = Field(
         None, gt=0, description="Instead: (1 - best score)^power (PSA: 4 and 32; CLIP-ES: 1)."
-    )
-    max_pixels: int = Field(
-        MAX_PIXELS,
-        ge=1,
-        description="Larger images are shrunk to so many pixels, and their marginals enlarged again "
-        "(published data sets stay below).",
     )
 
 
@@ -176,10 +169,10 @@ class DenseCrf(Refiner):
             for own, found in zip(maps, marginals, strict=True)
         ]
 
-    def _shrunk(self, sample: Sample, maps: ActivationMaps) -> tuple[np.ndarray, ActivationMaps]:
+    def _shrunk(self, sample: Sample, maps: ActivationMaps) -> tuple[Pixels, ActivationMaps]:
         """Image and maps at the size that is inferred."""
-        height, width = capped_size((sample.image.shape[0], sample.image.shape[1]), self.config.max_pixels)
-        image = resized(sample.image, (height, width), Image.Resampling.BICUBIC)
+        image = seen_image(sample, self.config.max_pixels)
+        height, width = image.shape[:2]
         return image, maps if maps.size == (height, width) else maps.resized(height, width)
 
     def _unary(self, maps: ActivationMaps) -> Tensor:

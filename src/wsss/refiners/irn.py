@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
@@ -37,7 +38,7 @@ from wsss.data.masks_png import read_mask, write_mask
 from wsss.errors import StageError
 from wsss.layers.statistics import STATISTICS
 from wsss.models import build_backbone
-from wsss.refiners.base import Refiner, RefinerConfig
+from wsss.refiners.base import Refiner, RefinerConfig, seen_image
 from wsss.training.checkpoint import write_atomically
 from wsss.training.config import TrainingConfig
 from wsss.training.journal import Progress
@@ -243,13 +244,16 @@ class Irn(Refiner):
     def refine_batch(self, samples: Sequence[Sample], maps: Sequence[ActivationMaps]) -> list[ActivationMaps]:
         """`refine` for several images of one size; the network sees them at once."""
         height, width = self.checked_size(samples, maps)
-        grid = (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
+        whole = (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
         if self._net is None:
             raise StageError("`Irn` must learn boundaries first. Call `fit` with its folder before `refine`.")
         if not any(len(own.class_ids) for own in maps):
-            return [ActivationMaps(own.class_ids, own.scores.new_zeros(0, *grid)) for own in maps]
+            return [ActivationMaps(own.class_ids, own.scores.new_zeros(0, *whole)) for own in maps]
         device = maps[0].scores.device
-        images = normalised([sample.image for sample in samples], device)
+        seen = [seen_image(sample, self.config.max_pixels) for sample in samples]
+        height, width = seen[0].shape[:2]
+        grid = (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
+        images = normalised(seen, device)
         boundaries = flip_averaged_boundary(self._net.to(device), images, self.config.canvas)  # (B, h, w)
         on_grid = [own if own.size == grid else own.resized(*grid) for own in maps]
         spread = walk_together(
@@ -259,10 +263,11 @@ class Irn(Refiner):
             affinity_power=self.config.affinity_power,
             num_doublings=self.config.num_doublings,
         )
-        return [
+        refined = [
             self._scaled(own.class_ids, scores, (height, width))
             for own, scores in zip(maps, spread, strict=True)
         ]
+        return refined if grid == whole else [own.resized(*whole) for own in refined]
 
     def _scaled(self, class_ids: Tensor, spread: Tensor, size: tuple[int, int]) -> ActivationMaps:
         """Scores (M, h, w) over the largest of all classes after they are enlarged to the image's size."""
@@ -303,16 +308,21 @@ class Irn(Refiner):
         config = self.config
 
         def work(image_id: str) -> None:
-            own = maps.read(image_id, full_size=True)
-            crf = None
+            own, crf = maps.read(image_id, full_size=True), None
+            size = own.size
             if len(own.class_ids):
-                crf = DenseCrf(dataset.sample(image_id).image, config.crf, device=device)
+                image = seen_image(dataset.sample(image_id), config.max_pixels)
+                crf = DenseCrf(image, config.crf, device=device)
+                own = own.resized(*image.shape[:2])
             labels = confident_labels(
                 crf,
                 own,
                 foreground_score=config.confident_foreground_score,
                 background_score=config.confident_background_score,
             )
+            if labels.shape != size:  # of an image that was seen shrunk
+                enlarged = F.interpolate(labels[None, None].float(), size=size, mode="nearest-exact")
+                labels = enlarged[0, 0].to(torch.uint8)
             write_mask(folder / f"{image_id}.png", labels.cpu().numpy())
 
         missing = [[image_id] for image_id in ids if not (folder / f"{image_id}.png").is_file()]

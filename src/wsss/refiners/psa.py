@@ -34,7 +34,7 @@ from wsss.errors import DataError, RecipeError, StageError
 from wsss.layers.cam_backbone import freeze_batch_norm_affine
 from wsss.layers.statistics import STATISTICS, Statistics
 from wsss.models import build_backbone
-from wsss.refiners.base import Refiner, RefinerConfig
+from wsss.refiners.base import Refiner, RefinerConfig, seen_image
 from wsss.training.config import TrainingConfig
 from wsss.training.journal import Progress
 from wsss.training.loop import train
@@ -243,9 +243,10 @@ class Psa(Refiner):
         }
         places = [place for place in range(len(maps)) if place not in refined]
         if places:
-            images = np.stack([samples[place].image for place in places])
+            images = np.stack([seen_image(samples[place], self.config.max_pixels) for place in places])
             spread = self._spread(self._net, images, [maps[place] for place in places])
-            refined |= dict(zip(places, spread, strict=True))
+            whole = [own if own.size == grid else own.resized(*grid) for own in spread]  # of shrunk images
+            refined |= dict(zip(places, whole, strict=True))
         return [refined[place] for place in range(len(maps))]
 
     def _spread(
@@ -321,13 +322,15 @@ class Psa(Refiner):
         stores = MapStore(work_dir / LOW), MapStore(work_dir / HIGH)
 
         def work(image_id: str) -> None:
-            own = maps.read(image_id, full_size=True)
-            crf = None
+            own, crf = maps.read(image_id, full_size=True), None
+            size = own.size
             if len(own.class_ids):
-                crf = DenseCrf(dataset.sample(image_id).image, config.crf, device=device)
+                image = seen_image(dataset.sample(image_id), config.max_pixels)
+                crf = DenseCrf(image, config.crf, device=device)
+                own = own.resized(*image.shape[:2])
             found = confident_scores(crf, own, (config.low_power, config.high_power))
             for store, scores in zip(stores, found, strict=True):
-                store.write(image_id, scores, image_size=own.size)
+                store.write(image_id, scores, image_size=size)
 
         missing = [[image_id] for image_id in ids if not all(image_id in store for store in stores)]
         report_failures(work_on_images(missing, work, progress=progress), len(ids), "confident scores")
