@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_recipe import CAM_RECIPE, Recorder, clims_recipe, random_teacher, training, write_recipe
+from tiny_recipe import (
+    CAM_RECIPE,
+    REFINERS,
+    Recorder,
+    clims_recipe,
+    random_teacher,
+    training,
+    write_recipe,
+)
 from wsss.activation.store import MapStore
 from wsss.data.file_dataset import FileDataset
 from wsss.data.masks_png import read_mask
@@ -31,6 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = clims_recipe(random_teacher(folder / "teacher"))
     write_recipe(folder / "cam.yaml", CAM_RECIPE)
     write_recipe(folder / "clims.yaml", recipe)
+    write_recipe(folder / "refined.yaml", CAM_RECIPE, refine=REFINERS)
     write_recipe(
         folder / "supervised.yaml",
         {key: value for key, value in CAM_RECIPE.items() if key in ("about", "data")},
@@ -128,7 +137,7 @@ def test_the_report_of_a_finished_run_is_written(finished: RunResult, tmp_path: 
     assert page.stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["clims", "supervised"])
+@pytest.mark.parametrize("name", ["clims", "refined", "supervised"])
 def test_masks_reach_scoring_and_supervised_training_only(
     name: str, place: Path, tmp_path: Path, monkeypatch
 ):
@@ -236,6 +245,78 @@ def test_refined_maps_are_scored_and_become_the_pseudo_masks(place: Path, tmp_pa
     assert stages["refine-0-fade"]["score_stage"] == "refined-fade"
 
 
+def test_refiners_chain_and_each_step_is_scored(place: Path):
+    result = run(place / "refined.yaml", runs=place / "runs")
+    assert list(result.scores) == [
+        "maps",
+        "refined-dense_crf",
+        "refined-psa",
+        "refined-irn",
+        "refined-dense_crf-2",
+        "pseudo_masks",
+        "segmentation",
+    ]
+    sources = {
+        stage: [entry["background_score_source"] for entry in scores["entries"]]
+        for stage, scores in result.scores.items()
+    }
+    assert (
+        sources["refined-psa"] == sources["refined-dense_crf"] == sources["refined-dense_crf-2"] == ["none"]
+    )
+    assert sources["refined-irn"] == ["fixed", "oracle", "automatic"]
+    (last,), (pseudo,) = (result.scores[name]["entries"] for name in ("refined-dense_crf-2", "pseudo_masks"))
+    assert last["miou"] == pytest.approx(pseudo["miou"])
+    folders = {s["name"]: (result.folder / s["folder"]).resolve() for s in read_run(result.folder)["stages"]}
+    assert len(MapStore(folders["refine-2-irn"] / "maps").ids()) == 12
+    assert len(list((folders["refine-2-irn"] / "fit" / "labels").glob("*.png"))) == 12
+    listener = Recorder()
+    run(place / "refined.yaml", runs=place / "runs", progress=listener)
+    assert listener.started_titles == []
+
+
+def test_a_changed_crf_setting_redoes_only_what_depends_on_it(place: Path, tmp_path: Path):
+    run(place / "refined.yaml", runs=place / "runs")
+    changed = [*REFINERS[:3], {**REFINERS[3], "certainty": 0.8}]
+    listener = Recorder()
+    recipe = write_recipe(tmp_path / "refined.yaml", CAM_RECIPE, refine=changed, segmentation=None)
+    run(recipe, runs=place / "runs", progress=listener)
+    assert listener.started_titles[0] == "Refine the maps (dense_crf)"
+    assert [title for title in listener.started_titles if title.startswith(("Train", "Refine"))] == [
+        "Refine the maps (dense_crf)"
+    ]
+
+
+def test_an_image_that_fails_is_reported_and_alone_retried(place: Path, tmp_path: Path):
+    recipe = write_recipe(
+        tmp_path / "crf.yaml", CAM_RECIPE, refine=[{"name": "dense_crf"}], segmentation=None
+    )
+    program = [sys.executable, "-m", "wsss", "run", str(recipe), "--runs", str(tmp_path / "runs")]
+    activated = subprocess.run([*program, "--until", "activate"], capture_output=True, text=True)
+    assert activated.returncode == 0, activated.stderr
+    (folder,) = (tmp_path / "runs" / "stages").glob("activate-*")
+    given = MapStore(folder / "maps")
+    image_id = given.ids()[5]
+    whole = given.path(image_id).read_bytes()
+    given.path(image_id).write_bytes(whole[:100])
+    # the score is given, or the choice of it would be the first to read the damaged file
+    fixed = [*program, "--set", "refine.0.background_score=0.2", "--set", "name=crf"]
+    failed = subprocess.run(fixed, capture_output=True, text=True)
+    assert failed.returncode == 1
+    (refined,) = (tmp_path / "runs" / "stages").glob("refine-dense_crf-*")
+    store = MapStore(refined / "maps")
+    assert len(store.ids()) == 11
+    assert image_id not in store
+    assert " ".join(failed.stderr.split()).count(
+        f"1 of 12 images has no refined maps; the first is {image_id}"
+    )
+    times = {path: path.stat().st_mtime_ns for path in map(store.path, store.ids())}
+    given.path(image_id).write_bytes(whole)
+    mended = subprocess.run(fixed, capture_output=True, text=True)
+    assert mended.returncode == 0, mended.stderr
+    assert len(store.ids()) == 12
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
 def test_flat_maps_stop_the_run_and_name_loss_step_and_weights(place: Path, tmp_path: Path):
     (tmp_path / "flat.py").write_text(
         "import torch\nfrom wsss.methods.cam import Cam\n\n\n"
@@ -302,7 +383,8 @@ def test_killed_again_and_again_the_same_command_ends_with_the_same_bytes(place:
     recipe["initialise"]["training"] |= often
     recipe["training"] |= often
     recipe["segmentation"]["training"] |= often
-    path = write_recipe(tmp_path / "killed.yaml", recipe)
+    refined = [{**item, "training": {**item["training"], **often}} for item in REFINERS[1:3]]
+    path = write_recipe(tmp_path / "killed.yaml", recipe, refine=refined)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     program = Path(__file__).with_name("killed_runs.py")

@@ -62,6 +62,34 @@ def clims_recipe(teacher: Path) -> dict[str, Any]:
     return recipe
 
 
+SMALL_NET: dict[str, Any] = {"backbone": "resnet_small", "backbone_weights": None}
+REFINERS: list[dict[str, Any]] = [
+    {"name": "dense_crf", "parameters": {"iterations": 2}},
+    {
+        "name": "psa",
+        **SMALL_NET,
+        "output_stride": 4,
+        "batch_norm": "live",
+        "freeze_until": None,
+        "grid_stride": 4,
+        "radius": 3,
+        "num_doublings": 2,
+        "training": {**training(1), "epochs": None, "steps": 3},
+    },
+    {
+        "name": "irn",
+        **SMALL_NET,
+        "backbone_trains": True,
+        "radius": 4,
+        "num_doublings": 2,
+        "canvas": None,
+        "training": {**training(1), "epochs": None, "steps": 3},
+    },
+    {"name": "dense_crf", "preset": "clims_camera_ready"},
+]
+"""All refiners, small enough for a dozen images."""
+
+
 def write_recipe(path: Path, recipe: dict[str, Any], **changes: Any) -> Path:
     """Write a recipe with whole sections replaced."""
     path.write_text(yaml.safe_dump({**copy.deepcopy(recipe), **changes}, sort_keys=False))

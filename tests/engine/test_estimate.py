@@ -13,7 +13,7 @@ import torch
 from fake_parts import MemoryDataset
 
 import wsss.engine.estimate as estimating
-from tiny_recipe import CAM_RECIPE, clims_recipe, random_teacher, training, write_recipe
+from tiny_recipe import CAM_RECIPE, REFINERS, clims_recipe, random_teacher, training, write_recipe
 from wsss.engine.estimate import Estimate, estimate
 from wsss.engine.recipe import load_recipe
 from wsss.engine.run import run
@@ -170,3 +170,14 @@ def test_all_kinds_of_stages_have_a_cost_and_random_states_stay(tmp_path: Path):
     assert all(stage.seconds > 0 for stage in found.stages)
     assert found.memory_bytes > 50e6
     assert found.free_disk_bytes > 0
+
+
+def test_refining_takes_training_labels_and_each_image_once(tmp_path: Path, steady_clock):
+    recipe = load_recipe(write_recipe(tmp_path / "a.yaml", CAM_RECIPE, refine=REFINERS[1:4]))
+    found, cores = estimate(recipe, runs=tmp_path / "runs"), torch.get_num_threads()
+    handling = 12 * 64**2 * estimating.SECONDS_PER_PIXEL
+    loading = 3 * 4 * 64**2 * estimating.SECONDS_PER_PIXEL
+    trained = 3 * 0.01 + loading  # 3 steps of 4 images
+    for title in ("(psa)", "(irn)"):
+        assert seconds(found, title) == pytest.approx(handling + trained + 2 * 12 * 0.01 / cores)
+    assert seconds(found, "maps (dense_crf)") == pytest.approx(handling + 12 * 0.01 / cores)

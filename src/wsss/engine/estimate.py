@@ -9,7 +9,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +18,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsss.activation.extract import MAX_PIXELS, capped_size, images_per_pass, scaled_size
+from wsss.activation.extract import MAX_PIXELS, Pixels, capped_size, images_per_pass, scaled_size
+from wsss.crf import PRESETS, CrfParameters, DenseCrf
 from wsss.data import ScenesConfig
 from wsss.data.dataset import Dataset, tagged_ids
 from wsss.data.scenes import CLASS_NAMES, class_infos
@@ -33,12 +35,13 @@ from wsss.engine.stages import Silence, Stage, Workspace, stage_record
 from wsss.errors import WsssError
 from wsss.methods.base import Frozen, Method
 from wsss.models.clip import HuggingFaceTeacher, load_teacher
+from wsss.refiners.base import find_refiner
 from wsss.segmentation import build
 from wsss.segmentation.predict import best_classes, images_per_batch, probabilities
 from wsss.training.config import TrainingConfig
 from wsss.training.loop import Trainable
 from wsss.training.seeding import preserved_random_states
-from wsss.types import Batch, ClassInfo
+from wsss.types import ActivationMaps, Batch, ClassInfo, Sample
 
 PROBE_PIXELS = 1_500_000  # of one timed step: enough to be typical, small enough to be quick
 PROBE_IMAGES = 16  # of one timed pass
@@ -176,21 +179,30 @@ class _Prober:
             pixels = facts.val * facts.pixels
             return _Cost(facts.val * self._prediction() + pixels * SECONDS_PER_PIXEL, pixels / 20)
         if stage.kind.startswith("refine-"):
-            return _Cost(10 * handling, map_bytes)
+            return self._refinement(stage, handling, 2 * map_bytes)
         if stage.kind == "pseudo-masks":
             return _Cost(handling, images * facts.pixels / 20)
         return _Cost(handling)
 
     def _training(self, stage: Stage) -> _Cost:
         net, config, needs_target = self._network(stage)
+
+        def target(count: int, crop: int) -> dict[str, Tensor]:
+            return {"target": torch.zeros(count, crop, crop, dtype=torch.uint8)} if needs_target else {}
+
+        return self._training_of(net, config, target)
+
+    def _training_of(
+        self, net: nn.Module, config: TrainingConfig, aligned: Callable[[int, int], Mapping[str, Tensor]]
+    ) -> _Cost:
+        """A training, from one timed step; `aligned` gives the further inputs of so many crops of a size."""
         device, steps = (
             self.workspace.device,
             config.total_steps(max(1, self.facts.train // config.batch_size)),
         )
         net.to(device).train()
-        crop = config.augmentation.crop_size
-        probed = min(config.batch_size, max(2, PROBE_PIXELS // crop**2))  # live batch norms need two
-        batch = self._batch(probed, crop, needs_target)
+        crop, probed = config.augmentation.crop_size, _probed_images(config)
+        batch = self._batch(probed, crop, aligned(probed, crop))
 
         def step() -> None:
             losses = cast(Trainable, net).losses(batch).values()
@@ -205,6 +217,40 @@ class _Prober:
         images = steps * config.accumulate * config.batch_size
         loading = images * crop**2 * SECONDS_PER_PIXEL / max(1, config.workers)
         return _Cost(images * seconds / probed + loading, size)
+
+    def _refinement(self, stage: Stage, handling: float, map_bytes: float) -> _Cost:
+        """What `fit` learns, and one image of the largest size refined."""
+        section = self.recipe.refine[int(stage.name.split("-")[1])]
+        refiner = find_refiner(section.name)(section.config, self.facts.class_names)
+        device, images = self.workspace.device, self.facts.train
+        training: TrainingConfig | None = getattr(section.config, "training", None)
+        cost = _Cost(handling, map_bytes)
+        if training is not None:
+            rehearsed = refiner.rehearse(_probed_images(training), training.augmentation.crop_size)
+            assert rehearsed is not None
+            net, aligned = rehearsed
+            trained = self._training_of(net, training, lambda count, crop: aligned)
+            net.eval()
+            cost.seconds += trained.seconds + images * self._inferred(
+                getattr(section.config, "crf", PRESETS["irn"])
+            )
+            # labels, or two sets of scores, of every image stay as well
+            cost.disk_bytes += trained.disk_bytes + map_bytes
+        size = self.facts.largest
+        maps = ActivationMaps(torch.tensor([1]), torch.full((1, *size), 0.5)).with_background(0.4)
+        sample = Sample("probe", _smooth_image(size), np.ones(1, dtype=np.bool_))
+        seconds = _timed(partial(refiner.refine, sample, maps.to(device)), device)
+        together = torch.get_num_threads() if device.type == "cpu" else 1
+        cost.seconds += images * seconds / together * self.facts.pixels / prod(size)
+        return cost
+
+    def _inferred(self, parameters: CrfParameters) -> float:
+        """Seconds per image of a dense CRF on two sets of labels."""
+        size, device = self.facts.largest, self.workspace.device
+        image, unaries = _smooth_image(size), torch.zeros(2, 2, *size)
+        seconds = _timed(lambda: DenseCrf(image, parameters, device=device).marginals(unaries), device)
+        together = torch.get_num_threads() if device.type == "cpu" else 1
+        return seconds / together * self.facts.pixels / prod(size)
 
     def _network(self, stage: Stage) -> tuple[nn.Module, TrainingConfig, bool]:
         recipe, facts = self.recipe, self.facts
@@ -250,17 +296,16 @@ class _Prober:
         size = 4.0 * sum(p.numel() for p in teacher.parameters())
         return _Cost(3 * seconds * steps * config.batch_size * config.accumulate, size)
 
-    def _batch(self, count: int, crop: int, needs_target: bool) -> Batch:
+    def _batch(self, count: int, crop: int, aligned: Mapping[str, Tensor]) -> Batch:
         labels = torch.zeros(count, len(self.facts.class_names) - 1, dtype=torch.bool)
         labels[:, 0] = True
         labels[::2, -1] = True  # 1.5 classes an image
-        target = {"target": torch.zeros(count, crop, crop, dtype=torch.uint8)} if needs_target else {}
         batch = Batch(
             images=torch.randn(count, 3, crop, crop),
             image_labels=labels,
             image_ids=("probe",) * count,
             valid=torch.ones(count, crop, crop, dtype=torch.bool),
-            aligned=target,
+            aligned=aligned,
         )
         return batch.to(self.workspace.device)
 
@@ -315,6 +360,18 @@ class _Prober:
         grown = max(0.0, _used_memory(device) - before)
         self.memory_bytes = max(self.memory_bytes, before + grown * max(1.0, together / probed))
         return seconds / (probed * pixels)
+
+
+def _probed_images(config: TrainingConfig) -> int:
+    """Images of one timed step; live batch norms need two."""
+    return min(config.batch_size, max(2, PROBE_PIXELS // config.augmentation.crop_size**2))
+
+
+def _smooth_image(size: tuple[int, int]) -> Pixels:
+    """An image of soft colours, as easy for a dense CRF as a photograph."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    waves = np.stack([np.sin(x / 23 + y / 37), np.sin(x / 11), np.cos(y / 17)], axis=-1)
+    return (127 + 120 * waves).astype(np.uint8)
 
 
 def _mean_pixels(sizes: Sequence[tuple[int, int]]) -> float:

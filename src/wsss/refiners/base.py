@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
 
 from wsss.activation.extract import MAX_PIXELS, Pixels, capped_size, resized
 from wsss.activation.store import MapStore
@@ -128,6 +129,17 @@ class Refiner(ABC):
     def refine_batch(self, samples: Sequence[Sample], maps: Sequence[ActivationMaps]) -> list[ActivationMaps]:
         """`refine` for several images of one size; the same results, faster on accelerators."""
         return [self.refine(sample, own) for sample, own in zip(samples, maps, strict=True)]
+
+    def rehearse(self, count: int, side: int) -> tuple[nn.Module, dict[str, Tensor]] | None:
+        """For estimates: the untrained network of `fit`, and the aligned inputs of a batch of its training.
+
+        Leaves the refiner ready to refine, with results that mean nothing. Default: it trains nothing.
+
+        Args:
+            count: images of the batch.
+            side: of their square crops, in pixels.
+        """
+        return None
 
     def checked_size(self, samples: Sequence[Sample], maps: Sequence[ActivationMaps]) -> tuple[int, int]:
         """(height, width) that all the images share; for `refine_batch`.

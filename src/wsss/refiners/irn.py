@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from wsss.activation.store import MapStore
@@ -277,6 +277,13 @@ class Irn(Refiner):
         enlarged = ActivationMaps(class_ids, spread).enlarged(self.stride, *size)
         peak = enlarged.scores.max().clamp(min=MAP_EPSILON)  # below it there is rounding, no activation
         return ActivationMaps(class_ids, (spread / peak).clamp(max=1))
+
+    def rehearse(self, count: int, side: int) -> tuple[nn.Module, dict[str, Tensor]]:
+        """The untrained network, and labels of which half are foreground."""
+        self._net = self._untrained(with_weights=False)
+        labels = torch.zeros(count, side, side, dtype=torch.uint8)
+        labels[:, side // 2 :] = 1
+        return self._net, {LABELS: labels}
 
     def _untrained(self, *, with_weights: bool) -> IRNet:
         config = self.config

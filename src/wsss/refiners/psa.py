@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from wsss.activation.store import MapStore
@@ -283,6 +283,13 @@ class Psa(Refiner):
         missing = [side - own for side, own in zip(sides, pixels.shape[-2:], strict=True)]
         padded = F.pad(pixels, (0, missing[1], 0, missing[0]))
         return net.features(padded).float()[..., :height, :width]
+
+    def rehearse(self, count: int, side: int) -> tuple[nn.Module, dict[str, Tensor]]:
+        """The untrained network, and scores of which half are foreground."""
+        self._net = self._untrained(with_weights=False)
+        scores = torch.zeros(count, 2, side, side)
+        scores[:, 0, : side // 2] = scores[:, 1, side // 2 :] = 1
+        return self._net, {LOW: scores, HIGH: scores}
 
     def _untrained(self, *, with_weights: bool) -> AffinityNet:
         """The network as its training starts, or without weights where they would be replaced anyway."""
