@@ -34,6 +34,7 @@ COLUMNS: Final = (
     "minutes",
     "paper_value",
 )
+CRF_USERS: Final = ("dense_crf", "psa", "irn")
 _KEY: Final = ("recipe", "stage", "split", "metric", "seed", "background_score_source")
 
 
@@ -153,8 +154,15 @@ def _testing(recipe: Mapping[str, Any], stage: str) -> tuple[Sequence[float], bo
 
 
 def _uses_crf(recipe: Mapping[str, Any], stage: str) -> bool:
-    """Whether a dense CRF had a hand in the stage or in what it was made from."""
-    return stage != "maps" and any(section["name"] == "dense_crf" for section in recipe["refine"])
+    """Whether a dense CRF had a hand in the stage or in what it was made from (PSA and IRN: their labels)."""
+    if stage == "maps":
+        return False
+    names = [section["name"] for section in recipe["refine"]]
+    if stage.startswith("refined-"):
+        name, _, number = stage.removeprefix("refined-").partition("-")
+        places = [place for place, other in enumerate(names) if other == name]
+        names = names[: places[int(number or 1) - 1] + 1]
+    return any(name in CRF_USERS for name in names)
 
 
 def _minutes_until(record: Mapping[str, Any], stage: str) -> float:

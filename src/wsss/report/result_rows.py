@@ -64,7 +64,10 @@ class Results:
 
     def gain(self, recipe: str, over: str, cell: Cell) -> str:
         """Mean ± standard deviation of the differences between two recipes, seed by seed."""
-        ours, theirs = self.by_seed(recipe, cell), self.by_seed(over, cell)
+        return self.gain_of(self.by_seed(recipe, cell), self.by_seed(over, cell))
+
+    def gain_of(self, ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+        """Mean ± standard deviation of the differences between two numbers, seed by seed."""
         seeds = sorted(set(ours) & set(theirs))
         return spread([ours[seed] - theirs[seed] for seed in seeds], signed=True)
 

@@ -19,6 +19,8 @@ from typing import Final
 
 from wsss.checks import nearest
 from wsss.errors import DataError
+from wsss.report.markdown_table import markdown
+from wsss.report.refinement_tables import is_refined, photographs, refinement
 from wsss.report.result_rows import Cell, Results
 from wsss.training.checkpoint import write_atomically
 
@@ -78,6 +80,8 @@ def table_named(name: str, results_folder: Path | str) -> str:
     folder = Path(results_folder)
     if name == "benchmarks":
         return results_markdown(folder / "benchmarks.csv", "benchmarks")
+    if name == "refine-photographs":
+        return photographs(folder / "refine_photographs.csv")
     if name == "ablation":
         return results_markdown(folder / "scenes.csv", "losses")
     data, _, view = name.rpartition("-")
@@ -201,22 +205,8 @@ VIEWS: Final[Mapping[str, Callable[[Results], str]]] = {
     "teachers": teachers,
     "classes": classes,
     "surroundings": surroundings,
+    "refinement": refinement,
 }
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int = 1) -> str:
-    """A Markdown table with a blank line on each side; empty without rows.
-
-    Args:
-        head: column headings.
-        rows: cells.
-        numbers_from: first column that is aligned to the right.
-    """
-    if not rows:
-        return ""
-    ruler = ["---" if place < numbers_from else "---:" for place in range(len(head))]
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows)]
-    return "\n" + "\n".join(lines) + "\n\n"
 
 
 def _ablation(results: Results, names: Mapping[str, str], heading: str, *, paper: bool) -> str:
@@ -238,8 +228,9 @@ def _ablation(results: Results, names: Mapping[str, str], heading: str, *, paper
 
 
 def _main_recipes(results: Results) -> list[str]:
-    """Recipes of headline tables: no ablations, no demonstrations, the fully supervised one last."""
-    shown = [r for r in results.recipes if "ablation" not in r and "demo" not in r and "+" not in r]
+    """Recipes of headline tables: no ablation, demonstration or refinement; the fully supervised one last."""
+    left_out = ("ablation", "demo", "+")
+    shown = [r for r in results.recipes if not any(w in r for w in left_out) and not is_refined(results, r)]
     return sorted(shown, key=lambda recipe: (_method(results, recipe) == "supervised", shown.index(recipe)))
 
 
