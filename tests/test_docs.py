@@ -172,6 +172,29 @@ def test_the_example_method_trains_and_gives_maps(tmp_path: Path, monkeypatch: p
     assert float(cams.min()) >= 0
 
 
+def test_the_example_refiner_refines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    from wsss.engine.recipe import load_recipe
+    from wsss.refiners.base import find_refiner
+    from wsss.types import ActivationMaps, Sample
+
+    page = (ROOT / "docs" / "add-a-refiner.md").read_text(encoding="utf-8")
+    files = {found["file"]: found["text"] for found in FENCE.finditer(page) if found["file"]}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    section, crf = load_recipe("my_refiner.yaml").refine
+    assert (section.short_name, crf.short_name) == ("my_refiner", "dense_crf")
+    refiner = find_refiner("my_refiner.py")(section.config, ("background", "cat"))
+    scores = torch.zeros(1, 20, 20)
+    scores[0, 10:, :], scores[0, 3, 3] = 0.8, 1.0  # a speck that a median takes away
+    sample = Sample("x", np.zeros((20, 20, 3), np.uint8), np.array([True]))
+    refined = refiner.refine(sample, ActivationMaps(torch.tensor([1]), scores))
+    assert float(refined.scores[0, 3, 3]) == 0
+    assert float(refined.scores[0, 16, 4]) == pytest.approx(0.8)
+
+
 @pytest.mark.slow
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wsss

@@ -72,7 +72,7 @@ def refine(
     train_ids, device = training_ids(dataset, recipe.data.train_split), workspace.device
     refiner.fit(dataset, train_ids, given, folder / "fit", seed=seed, device=device, progress=progress)
     refine_images(refiner, dataset, ids, given, store, device=device, progress=progress)
-    note = check_refined_maps(store, train_ids, dataset.class_names, section.name)
+    note = check_refined_maps(store, train_ids, dataset.class_names, section.short_name)
     if note is not None:
         workspace.listener.note(note)
     return {"images": len(ids), "note": note}

@@ -56,8 +56,8 @@ def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
         maps = activate
         for index, section in enumerate(recipe.refine):
             maps = _refine(recipe, index, maps, seed, source)
-            earlier = [other.name for other in recipe.refine[:index]].count(section.name)
-            scores = f"refined-{section.name}" + (f"-{earlier + 1}" if earlier else "")
+            earlier = [other.short_name for other in recipe.refine[:index]].count(section.short_name)
+            scores = f"refined-{section.short_name}" + (f"-{earlier + 1}" if earlier else "")
             stages += [maps, *_scored_maps(recipe, maps, scores, source)]
         pseudo_masks = _pseudo_masks(recipe, maps, stages, source)
         stages += [pseudo_masks, _score(recipe, pseudo_masks, "pseudo_masks", recipe.maps_split, source)]
@@ -237,14 +237,15 @@ def _activate(
 
 def _refine(recipe: Recipe, index: int, maps: Stage, seed: int, source: Source) -> Stage:
     section = recipe.refine[index]
+    name = section.short_name
     return _stage(
-        f"refine-{index}-{section.name}",
-        f"Refine the maps ({section.name})",
+        f"refine-{index}-{name}",
+        f"Refine the maps ({name})",
         {"config": section.config.model_dump(mode="json"), "splits": _map_splits(recipe)},
         (maps, *source.inputs),
         partial(map_work.refine, recipe, section, maps, seed),
-        kind=f"refine-{section.name}",
-        reads=(*source.reads, *_backbone_weights(section.config)),
+        kind=f"refine-{name}",
+        reads=(*source.reads, *_own_file(section.name), *_backbone_weights(section.config)),
         seed=seed,
         every_process=True,
     )
@@ -350,10 +351,15 @@ def _method_settings(section: MethodSection) -> dict[str, Any]:
 
 def _weights(section: MethodSection, made: Mapping[str, Stage]) -> tuple[str, ...]:
     """Fingerprints of foreign weights and of a method's own file."""
-    found = [file_fingerprint(Path(section.name))] if section.name.endswith(".py") else []
+    found = list(_own_file(section.name))
     if "teacher" in section.needs and "teacher" not in made:
         found += _teacher_weights(section)
     return (*found, *_backbone_weights(section.config))
+
+
+def _own_file(name: str) -> tuple[str, ...]:
+    """Fingerprint of the file of a method or refiner that is given by its path."""
+    return (file_fingerprint(Path(name)),) if name.endswith(".py") else ()
 
 
 def _backbone_weights(config: MethodConfig | RefinerConfig) -> tuple[str, ...]:

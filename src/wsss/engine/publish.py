@@ -157,7 +157,7 @@ def _uses_crf(recipe: Mapping[str, Any], stage: str) -> bool:
     """Whether a dense CRF had a hand in the stage or in what it was made from (PSA and IRN: their labels)."""
     if stage == "maps":
         return False
-    names = [section["name"] for section in recipe["refine"]]
+    names = [Path(section["name"]).stem for section in recipe["refine"]]
     if stage.startswith("refined-"):
         name, _, number = stage.removeprefix("refined-").partition("-")
         places = [place for place, other in enumerate(names) if other == name]

@@ -37,6 +37,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _short_name(name: str) -> str:
+    return Path(name).stem if name.endswith(".py") else name
+
+
 class About(Section):
     """What the experiment is, for readers, reports and tests; changes no result."""
 
@@ -71,7 +75,7 @@ class MethodSection(Section):
     @property
     def short_name(self) -> str:
         """The method's name; the file's stem for a method given by path."""
-        return Path(self.name).stem if self.name.endswith(".py") else self.name
+        return _short_name(self.name)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -90,6 +94,11 @@ class RefinerSection(Section):
     name: str
     preset: str | None = None
     config: SerializeAsAny[RefinerConfig]
+
+    @property
+    def short_name(self) -> str:
+        """The refiner's name; the file's stem for a refiner given by path."""
+        return _short_name(self.name)
 
 
 class Initialise(Section):

@@ -157,7 +157,7 @@ def find_method(name: str) -> type[Method]:
         RecipeError: no such method, or its file does not define exactly one.
     """
     if name.endswith(".py"):
-        module = _import_file(Path(name))
+        module = import_file(Path(name), "method")
     elif name in list_methods():
         module = importlib.import_module(f"wsss.methods.{name}")
     else:
@@ -185,12 +185,18 @@ def single_subclass(module: ModuleType, base: type[Any]) -> Any:
     return found[0]
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_file(path: Path, what: str) -> ModuleType:
+    """The module in a Python file; `what` it defines (method, refiner) is for the message.
+
+    Raises:
+        RecipeError: there is no such file.
+    """
     if not path.is_file():
         raise RecipeError(
-            f"There is no method file {path}. Give the path of a Python file that defines a Method."
+            f"There is no {what} file {path}. "
+            f"Give the path of a Python file that defines a {what.capitalize()}."
         )
-    spec = importlib.util.spec_from_file_location(f"wsss_method_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"wsss_{what}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,11 +1,12 @@
 """What a refiner is: a step that maps activation maps to better activation maps.
 
-One file per refiner, `wsss/refiners/<name>.py`, holding exactly one `Refiner` subclass, which `find_refiner`
-imports by name. Refiners chain: what one gives, the next takes.
+One file per refiner, `wsss/refiners/<name>.py` (or any file, given by its path), holding exactly one
+`Refiner` subclass, which `find_refiner` imports by name. Refiners chain: what one gives, the next takes.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
@@ -23,7 +24,7 @@ from wsss.activation.store import MapStore
 from wsss.checks import nearest
 from wsss.data.dataset import Dataset
 from wsss.errors import RecipeError, ShapeError
-from wsss.methods.base import single_subclass
+from wsss.methods.base import import_file, single_subclass
 from wsss.training.config import merged_settings
 from wsss.training.journal import Progress
 from wsss.types import ActivationMaps, Paper, Sample
@@ -174,13 +175,18 @@ def list_refiners() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in modules if m.name != "base" and not m.name.startswith("_")))
 
 
+@functools.cache
 def find_refiner(name: str) -> type[Refiner]:
-    """The `Refiner` class called `name`.
+    """The `Refiner` class called `name`, or the one in the Python file at the path `name`.
 
     Raises:
         RecipeError: there is no such refiner, or its file does not define exactly one.
     """
-    if name not in list_refiners():
+    if name.endswith(".py"):
+        module = import_file(Path(name), "refiner")
+    elif name in list_refiners():
+        module = importlib.import_module(f"wsss.refiners.{name}")
+    else:
         raise RecipeError(f"Unknown refiner `{name}`. {nearest(name, list_refiners())}")
-    found: type[Refiner] = single_subclass(importlib.import_module(f"wsss.refiners.{name}"), Refiner)
+    found: type[Refiner] = single_subclass(module, Refiner)
     return found

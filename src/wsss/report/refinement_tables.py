@@ -31,7 +31,7 @@ def refinement(results: Results) -> str:
     methods = list(dict.fromkeys(_method(results, recipe) for recipe in refined))
     chains: dict[str, dict[str, tuple[str, Cell, bool]]] = {}
     for recipe in refined:
-        steps = [section.name for section in load_recipe(recipe).refine]
+        steps = [section.short_name for section in load_recipe(recipe).refine]
         for place, name in enumerate(steps):
             words = ", then ".join(WORDS.get(step, step) for step in steps[: place + 1])
             repeated = steps[:place].count(name)
