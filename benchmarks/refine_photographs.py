@@ -38,7 +38,8 @@ STRENGTHS = {"mild": (5, 8.0, 0.15), "medium": (10, 12.0, 0.25), "strong": (15, 
 """Erosion in pixels, standard deviation of the blur in pixels, and of the noise as a share of the peak."""
 BACKGROUND_SCORE = 0.30  # IRN's confident foreground; the score of every "fixed" number here
 COLUMNS = (
-    "data", "images", "seed", "degradation", "refiner", "preset", "background_score_source", "miou_before", "miou_after",
+    "data", "images", "seed", "degradation", "refiner", "preset", "background_score_source", "miou_before",
+    "miou_after",
     "ms_per_image", "hardware", "commit",
 )  # fmt: skip
 PATH = Path(__file__).resolve().parents[1] / "results" / "refine_photographs.csv"

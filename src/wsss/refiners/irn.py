@@ -30,20 +30,19 @@ from wsss.affinity.confident_labels import confident_labels
 from wsss.affinity.displacement import mean_displacement
 from wsss.affinity.joint_walk import walk_together
 from wsss.affinity.path_affinities import walk_affinities
-from wsss.crf import PRESETS, CrfParameters, DenseCrf
+from wsss.crf import PRESETS, CrfParameters
 from wsss.data.dataset import Dataset
 from wsss.data.image_work import report_failures, work_on_images
-from wsss.data.loaders import TrainingBatches
 from wsss.data.masks_png import read_mask, write_mask
 from wsss.errors import StageError
 from wsss.layers.statistics import STATISTICS
 from wsss.models import build_backbone
+from wsss.refiners._pair_training import maps_with_crf, train_on_pairs
 from wsss.refiners.base import Refiner, RefinerConfig, seen_image
 from wsss.training.checkpoint import write_atomically
 from wsss.training.config import TrainingConfig
 from wsss.training.journal import Progress
-from wsss.training.loop import train
-from wsss.training.processes import is_main_process, num_processes, process_number, wait_for_everyone
+from wsss.training.processes import is_main_process, wait_for_everyone
 from wsss.training.seeding import seed_everything
 from wsss.types import MAP_EPSILON, ActivationMaps, Paper, Sample
 
@@ -165,9 +164,7 @@ class Irn(Refiner):
             "training": {"augmentation": {"long_side": (320, 640)}},
         },
     }
-    reads_full_size = (
-        False  # the walk starts from the maps on the grid; `fit` reads the full-size ones itself
-    )
+    reads_full_size = False  # the walk starts from maps on the grid; `fit` reads full-size ones itself
     background = "unknown"
     together = 16  # a walk's steps cost more to start than to do on small grids
     config: IrnConfig
@@ -205,24 +202,18 @@ class Irn(Refiner):
         if is_main_process() and not is_trained:
             self._write_labels(dataset, ids, maps, labels, device, progress)
         wait_for_everyone()
-        config = self.config.training
-        mean, std = STATISTICS["imagenet"]
-        batches = TrainingBatches(
+        train_on_pairs(
+            net,
             dataset,
             ids,
-            config.augmentation,
-            batch_size=config.batch_size,
-            seed=seed,
-            mean=mean,
-            std=std,
+            self.config.training,
+            statistics="imagenet",
             aligned=partial(_read_labels, labels),
-            drop_last=config.drop_last,
-            workers=config.workers,
-            rank=process_number(),
-            world=num_processes(),
+            work_dir=training,
+            seed=seed,
+            device=device,
+            progress=progress,
         )
-        train(net, batches, config, work_dir=training, seed=seed, progress=progress)
-        net.to(device).eval().requires_grad_(False)
         if net.displacement is not None:
             self._centre(net, dataset, ids, work_dir / "mean_displacement.json", device)
         self._net = net
@@ -315,12 +306,9 @@ class Irn(Refiner):
         config = self.config
 
         def work(image_id: str) -> None:
-            own, crf = maps.read(image_id, full_size=True), None
-            size = own.size
-            if len(own.class_ids):
-                image = seen_image(dataset.sample(image_id), config.max_pixels)
-                crf = DenseCrf(image, config.crf, device=device)
-                own = own.resized(*image.shape[:2])
+            own, crf, size = maps_with_crf(
+                maps, dataset, image_id, config.crf, max_pixels=config.max_pixels, device=device
+            )
             labels = confident_labels(
                 crf,
                 own,

@@ -26,19 +26,18 @@ from wsss.activation.store import MapStore
 from wsss.affinity.confident_scores import confident_scores, with_background
 from wsss.affinity.feature_affinity import HIGH, LOW, AffinityNet, Borders, block_means, grid_affinities
 from wsss.affinity.joint_walk import walk_together
-from wsss.crf import PRESETS, CrfParameters, DenseCrf
+from wsss.crf import PRESETS, CrfParameters
 from wsss.data.dataset import Dataset
 from wsss.data.image_work import report_failures, work_on_images
-from wsss.data.loaders import TrainingBatches
 from wsss.errors import DataError, RecipeError, StageError
 from wsss.layers.cam_backbone import freeze_batch_norm_affine
 from wsss.layers.statistics import STATISTICS, Statistics
 from wsss.models import build_backbone
+from wsss.refiners._pair_training import maps_with_crf, train_on_pairs
 from wsss.refiners.base import Refiner, RefinerConfig, seen_image
 from wsss.training.config import TrainingConfig
 from wsss.training.journal import Progress
-from wsss.training.loop import train
-from wsss.training.processes import is_main_process, num_processes, process_number, wait_for_everyone
+from wsss.training.processes import is_main_process, wait_for_everyone
 from wsss.training.seeding import seed_everything
 from wsss.types import ActivationMaps, Paper, Sample
 
@@ -197,24 +196,19 @@ class Psa(Refiner):
             self._write_scores(dataset, ids, maps, work_dir, device, progress)
         wait_for_everyone()
         most = max((int(dataset.image_labels(image_id).sum()) for image_id in ids), default=0)
-        config = self.config.training
-        mean, std = STATISTICS[self.config.normalisation]
-        batches = TrainingBatches(
+        train_on_pairs(
+            net,
             dataset,
             ids,
-            config.augmentation,
-            batch_size=config.batch_size,
-            seed=seed,
-            mean=mean,
-            std=std,
+            self.config.training,
+            statistics=self.config.normalisation,
             aligned=partial(read_scores, work_dir, 1 + most),
-            drop_last=config.drop_last,
-            workers=config.workers,
-            rank=process_number(),
-            world=num_processes(),
+            work_dir=training,
+            seed=seed,
+            device=device,
+            progress=progress,
         )
-        train(net, batches, config, work_dir=training, seed=seed, progress=progress)
-        self._net = net.to(device).eval().requires_grad_(False)
+        self._net = net
 
     def refine(self, sample: Sample, maps: ActivationMaps) -> ActivationMaps:
         """Scores and background after the walk, on the affinities' grid; background alone without any class.
@@ -329,12 +323,9 @@ class Psa(Refiner):
         stores = MapStore(work_dir / LOW), MapStore(work_dir / HIGH)
 
         def work(image_id: str) -> None:
-            own, crf = maps.read(image_id, full_size=True), None
-            size = own.size
-            if len(own.class_ids):
-                image = seen_image(dataset.sample(image_id), config.max_pixels)
-                crf = DenseCrf(image, config.crf, device=device)
-                own = own.resized(*image.shape[:2])
+            own, crf, size = maps_with_crf(
+                maps, dataset, image_id, config.crf, max_pixels=config.max_pixels, device=device
+            )
             found = confident_scores(crf, own, (config.low_power, config.high_power))
             for store, scores in zip(stores, found, strict=True):
                 store.write(image_id, scores, image_size=size)
