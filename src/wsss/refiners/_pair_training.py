@@ -56,7 +56,7 @@ def train_on_pairs(
     device: torch.device | str,
     progress: Progress | None,
 ) -> None:
-    """Train a network on images and what `aligned` knows of their pixels; leaves it on `device`, to be used."""
+    """Train a network on images and what `aligned` knows of their pixels; leaves it on `device`."""
     mean, std = STATISTICS[statistics]
     batches = TrainingBatches(
         dataset,
