@@ -24,6 +24,20 @@ def test_without_a_terminal_progress_is_a_plain_line_now_and_then(capsys, monkey
     ]
 
 
+def test_the_time_left_is_that_of_the_running_phase(capsys, monkeypatch):
+    monkeypatch.setattr(display.error_console, "file", None)
+    clock = iter(float(second) for second in (0, 20, 100, 120, 220))
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
+    with StageDisplay() as shown:
+        report = shown.started("Refine the maps (irn)")
+        report(500, 1000, "images")  # labels; the same stage then trains and refines
+        report(1000, 1000, "images")
+        report(0, 1000, "images")
+        report(500, 1000, "images")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "Refine the maps (irn): 500 of 1,000 images, 1 min 40 s left."
+
+
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.1234, "12.3"), (1.0, "100.0")])
 def test_percent(value, text):
     assert percent(value) == text

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 
 from wsss.activation.store import MapStore
 from wsss.data.dataset import Dataset
-from wsss.data.image_work import report_failures, work_on_images
+from wsss.data.image_work import report_failures, threads_for, work_on_images
 from wsss.errors import StageError, WsssError
 from wsss.refiners.base import Refiner
 from wsss.training.journal import Progress
@@ -19,7 +19,6 @@ from wsss.types import ActivationMaps, Sample
 
 TOGETHER = 8  # images of one size that an accelerator refines at once
 PIXELS_ON_CPU = 2**18  # of images that a CPU refines at once
-LOADERS = 3  # threads that read and write while an accelerator computes
 
 
 def refine_images(
@@ -84,7 +83,7 @@ def refine_images(
         _groups(dataset, own, refiner, device),
         work,
         together=together,
-        threads=None if device.type == "cpu" else LOADERS,
+        threads=threads_for(device),
         progress=tell,
     )
     if num_processes() > 1:

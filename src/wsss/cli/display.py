@@ -50,7 +50,11 @@ class StageDisplay:
         bar.start()
         self._bar = bar
 
+        phase = _Phases()
+
         def report(done: int, total: int, note: str) -> None:
+            if phase.begins(done, total):
+                bar.reset(task, total=total, completed=done)
             bar.update(task, completed=done, total=total, note=note)
 
         return report
@@ -80,12 +84,14 @@ class StageDisplay:
         from wsss.training.journal import duration  # loads PyTorch, which `wsss --help` can do without
 
         start = last = time.monotonic()
-        first: int | None = None
+        first, phase = 0, _Phases()
 
         def report(done: int, total: int, note: str) -> None:
-            nonlocal last, first
-            first = done if first is None else first  # a resumed stage did not do these now
+            nonlocal start, last, first
             now = time.monotonic()
+            if phase.begins(done, total):
+                is_first = phase.count == 1
+                start, first = start if is_first else now, done  # a resumed stage did not do these now
             if now - last < _PLAIN_SECONDS:
                 return
             last = now
@@ -98,6 +104,21 @@ class StageDisplay:
     def _line(text: str) -> None:
         if not _is_silent:
             error_console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Phases:
+    """Tells when a stage goes over to other work: labels, training and refining are counted apart."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._total = self._done = -1
+
+    def begins(self, done: int, total: int) -> bool:
+        """Whether this report is the first of a phase: another total, or less done than before."""
+        is_new = total != self._total or done < self._done
+        self.count += is_new
+        self._total, self._done = total, done
+        return is_new
 
 
 def percent(value: float | None) -> str:

@@ -19,7 +19,13 @@ from wsss.training.journal import Progress
 
 log = logging.getLogger(__name__)
 
+SHARING = 3  # threads that read, write and prepare while an accelerator computes
 EXPECTED = (WsssError, OSError, ValueError, RuntimeError, MemoryError)  # of one image, not of the program
+
+
+def threads_for(device: torch.device | str) -> int | None:
+    """How many images at once: None (as many as torch may use) on a CPU, a few for an accelerator."""
+    return None if torch.device(device).type == "cpu" else SHARING
 
 
 def work_on_images(

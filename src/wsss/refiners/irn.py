@@ -32,7 +32,7 @@ from wsss.affinity.joint_walk import walk_together
 from wsss.affinity.path_affinities import walk_affinities
 from wsss.crf import PRESETS, CrfParameters
 from wsss.data.dataset import Dataset
-from wsss.data.image_work import report_failures, work_on_images
+from wsss.data.image_work import report_failures, threads_for, work_on_images
 from wsss.data.masks_png import read_mask, write_mask
 from wsss.errors import StageError
 from wsss.layers.statistics import STATISTICS
@@ -321,7 +321,8 @@ class Irn(Refiner):
             write_mask(folder / f"{image_id}.png", labels.cpu().numpy())
 
         missing = [[image_id] for image_id in ids if not (folder / f"{image_id}.png").is_file()]
-        report_failures(work_on_images(missing, work, progress=progress), len(ids), "confident labels")
+        failures = work_on_images(missing, work, threads=threads_for(device), progress=progress)
+        report_failures(failures, len(ids), "confident labels")
 
     def _centre(
         self, net: IRNet, dataset: Dataset, ids: Sequence[str], path: Path, device: torch.device | str

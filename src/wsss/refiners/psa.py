@@ -28,7 +28,7 @@ from wsss.affinity.feature_affinity import HIGH, LOW, AffinityNet, Borders, bloc
 from wsss.affinity.joint_walk import walk_together
 from wsss.crf import PRESETS, CrfParameters
 from wsss.data.dataset import Dataset
-from wsss.data.image_work import report_failures, work_on_images
+from wsss.data.image_work import report_failures, threads_for, work_on_images
 from wsss.errors import DataError, RecipeError, StageError
 from wsss.layers.cam_backbone import freeze_batch_norm_affine
 from wsss.layers.statistics import STATISTICS, Statistics
@@ -331,7 +331,8 @@ class Psa(Refiner):
                 store.write(image_id, scores, image_size=size)
 
         missing = [[image_id] for image_id in ids if not all(image_id in store for store in stores)]
-        report_failures(work_on_images(missing, work, progress=progress), len(ids), "confident scores")
+        failures = work_on_images(missing, work, threads=threads_for(device), progress=progress)
+        report_failures(failures, len(ids), "confident scores")
 
 
 def read_scores(work_dir: Path, planes: int, image_id: str) -> dict[str, np.ndarray]:
