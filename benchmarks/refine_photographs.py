@@ -111,11 +111,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photographs", type=Path)
+    parser.add_argument("photographs", type=Path, nargs="?", help="a VOC tree with masks and a tags file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, help="only so many")
     parser.add_argument("--no-record", action="store_true", help="only print")
     arguments = parser.parse_args()
+    if arguments.photographs is None:
+        print("skipped: name the folder of the photographs, which are not part of the repository")
+        return
     config = FolderConfig(
         root=arguments.photographs,
         name=arguments.photographs.name,

@@ -227,6 +227,22 @@ class ActivationMaps:
         background = None if self.background is None else enlarge(self.background[None])[0]
         return ActivationMaps(self.class_ids, enlarge(self.scores), background)
 
+    def reduced(self, stride: int) -> ActivationMaps:
+        """Maps on a grid of one cell per `stride` pixels: means of blocks; the last repeat the border.
+
+        The way back from `enlarged`; cells lie where a network's of that stride do.
+        """
+
+        def reduce(planes: Tensor) -> Tensor:
+            height, width = (-(-side // stride) for side in planes.shape[1:])
+            if planes.shape[0] == 0:
+                return planes.new_zeros((0, height, width))
+            missing = (0, -planes.shape[2] % stride, 0, -planes.shape[1] % stride)
+            return F.avg_pool2d(F.pad(planes[None], missing, mode="replicate"), stride)[0].clamp(0, 1)
+
+        background = None if self.background is None else reduce(self.background[None])[0]
+        return ActivationMaps(self.class_ids, reduce(self.scores), background)
+
     def with_background(self, score: float) -> ActivationMaps:
         """Set a constant background score (IRN, CLIMS, EPS)."""
         if not 0.0 <= score <= 1.0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tests.refiners.test_contract import Discs
@@ -70,11 +69,74 @@ def test_a_missing_map_is_that_images_failure(given: MapStore, tmp_path: Path) -
     assert len(store.ids()) == 5
 
 
-def test_a_map_of_another_image_is_found_by_its_size() -> None:
-    sample = Sample("x", np.zeros((8, 8, 3), np.uint8), np.array([True]))
-    grid = ActivationMaps(torch.tensor([1]), torch.rand(1, 1, 2))
-    with pytest.raises(ValueError, match="does not cover"):
-        grid.enlarged(4, *sample.image.shape[:2])
+def test_a_map_of_another_image_is_found_by_its_size(given: MapStore, tmp_path: Path) -> None:
+    discs, store = Discs(6), MapStore(tmp_path / "refined")
+    given.write("disc3", discs.maps("disc3"), image_size=(20, 100))
+    with pytest.raises(StageError, match=r"1 of 6 images .* disc3: .* 20 x 100 \(height x width\), but it"):
+        refine_images(Double(), discs, discs.names, given, store)
+    assert "disc3" not in store
+
+
+class Grouped(Double):
+    """Works on two images at once, and on a grid of eight pixels."""
+
+    together = 2
+    reads_full_size = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches, self.sizes = [], set()
+
+    @property
+    def stride(self) -> int:
+        return 8
+
+    def refine_batch(self, samples, maps):
+        self.batches.append([sample.image_id for sample in samples])
+        self.sizes |= {own.size for own in maps}
+        whole = [own if own.size == (40, 56) else own.resized(40, 56) for own in maps]
+        return [own.with_background(0.1).reduced(8) for own in whole]
+
+
+def test_batches_are_the_same_whatever_is_done_already(given: MapStore, tmp_path: Path) -> None:
+    discs, whole, parts = Discs(6), MapStore(tmp_path / "whole"), MapStore(tmp_path / "parts")
+    first = Grouped()
+    refine_images(first, discs, discs.names, given, whole)
+    assert sorted(first.batches) == [["disc0", "disc1"], ["disc2", "disc3"], ["disc4", "disc5"]]
+    parts.write("disc2", ActivationMaps(torch.tensor([3]), torch.zeros(1, 5, 7)), image_size=(40, 56))
+    again = Grouped()
+    refine_images(again, discs, discs.names, given, parts)
+    assert sorted(again.batches) == sorted(first.batches)
+    assert float(parts.read("disc2", full_size=False).scores.max()) == 0  # what was there is left alone
+    assert parts.path("disc3").read_bytes() == whole.path("disc3").read_bytes()
+
+
+def test_processes_share_images_out_whatever_the_others_have_written(
+    given: MapStore, tmp_path: Path, monkeypatch
+) -> None:
+    import wsss.activation.refine as refining
+
+    discs, store = Discs(6), MapStore(tmp_path / "refined")
+    monkeypatch.setattr(refining, "num_processes", lambda: 2)
+    monkeypatch.setattr(refining, "_everybodys", lambda failures: failures)
+    for rank in (0, 1):  # the second looks when the first has already written
+        monkeypatch.setattr(refining, "process_number", lambda rank=rank: rank)
+        refine_images(Double(), discs, discs.names, given, store)
+    assert store.ids() == discs.names
+
+
+def test_maps_on_another_grid_are_read_enlarged(given: MapStore, tmp_path: Path) -> None:
+    """A grid covers more than the image where the sides are no multiples, so it must not be squeezed."""
+    discs, coarse, store = Discs(2), MapStore(tmp_path / "coarse"), MapStore(tmp_path / "refined")
+    for image_id in discs.names:
+        maps = ActivationMaps(torch.tensor([1]), torch.rand(1, 3, 4))
+        coarse.write(image_id, maps, image_size=discs.size, stride=16)
+    refiner = Grouped()
+    refine_images(refiner, discs, discs.names, coarse, store)
+    assert refiner.sizes == {(40, 56)}
+    refiner = Grouped()
+    refine_images(refiner, discs, discs.names, given, MapStore(tmp_path / "other"))
+    assert refiner.sizes == {(10, 14)}  # maps as they were extracted are read as they are
 
 
 def test_maps_on_a_grid_are_enlarged_and_cropped_when_read(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tiny_recipe import CAM_RECIPE, clims_recipe, random_teacher, training, write_recipe
+from tiny_recipe import CAM_RECIPE, REFINERS, clims_recipe, random_teacher, training, write_recipe
 from wsss.engine.plan import plan
 from wsss.engine.recipe import load_recipe
 from wsss.engine.stages import Silence, Workspace
@@ -50,14 +50,31 @@ def test_an_output_stride_that_the_network_lacks_is_named(clims: Path):
         planned(clims, "segmentation.output_stride=3")
 
 
-@pytest.mark.parametrize("key", ["training", "segmentation.training"])
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("refine.2.backbone=resnet_smal", RecipeError, "Unknown backbone `resnet_smal`"),
+        ("refine.2.grid_stride=3", ShapeError, "`grid_stride` must be the stride of one of the backbone's"),
+        ("refine.1.output_stride=5", ShapeError, "`output_stride` of resnet_small must be 4 or 8; got 5"),
+        ("refine.1.backbone_options={no_such: true}", RecipeError, "do not fit the backbone"),
+    ],
+)
+def test_networks_of_refiners_are_built_before_anything_runs(tmp_path: Path, override, error, message):
+    path = write_recipe(tmp_path / "refined.yaml", CAM_RECIPE, refine=REFINERS)
+    planned(path)
+    with pytest.raises(error, match=message):
+        planned(path, override)
+
+
+@pytest.mark.parametrize("key", ["training", "segmentation.training", "refine.2.training"])
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path, key: str):
     for number in range(6):
         Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
     rows = "".join(f"{number}.png,cow\n" for number in range(6))
     (tmp_path / "tags.csv").write_text(f"image,labels\n{rows}")
     data = {"kind": "folder", "root": str(tmp_path), "tags": "tags.csv", "val_fraction": 0.2}
-    path = write_recipe(tmp_path / "cam.yaml", CAM_RECIPE, data=data, training=training(1))
+    changes = {"training": training(1), "refine": REFINERS}
+    path = write_recipe(tmp_path / "cam.yaml", CAM_RECIPE, data=data, **changes)
     planned(path)
     with pytest.raises(
         RecipeError, match=rf"`{key}.batch_size` is 16, but split train of .* has only 5 tagged"

@@ -235,6 +235,18 @@ def test_a_second_fit_returns_at_once_with_the_same_result(name, stored: MapStor
     assert torch.equal(first.refine(sample, maps).scores, second.refine(sample, maps).scores)
 
 
+@pytest.mark.gpu
+def test_an_accelerator_refines_like_a_cpu(fitted: Refiner, stored: MapStore) -> None:
+    discs = Discs()
+    samples = [discs.sample(image_id) for image_id in discs.names]
+    maps = [given(fitted, stored, image_id) for image_id in discs.names]
+    expected = [fitted.refine(sample, own).scores for sample, own in zip(samples, maps, strict=True)]
+    found = fitted.refine_batch(samples, [own.to("cuda") for own in maps])
+    for own, other in zip(found, expected, strict=True):
+        assert own.scores.device.type == "cuda"
+        torch.testing.assert_close(own.scores.cpu(), other, atol=2e-3, rtol=0)
+
+
 @pytest.mark.parametrize("name", REFINERS)
 def test_its_presets_build(name: str) -> None:
     cls = find_refiner(name)

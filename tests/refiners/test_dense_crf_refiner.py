@@ -135,3 +135,37 @@ def test_absent_labels_of_a_batch_take_nothing() -> None:
     found = crf.marginals(padded[None])[0]
     torch.testing.assert_close(found[:3], crf.marginals(unary[None])[0])
     assert float(found[3:].abs().max()) == 0
+
+
+def test_presets_have_the_values_of_their_papers() -> None:
+    made = {name: DenseCrfConfig.model_validate(values) for name, values in Refiner.presets.items()}
+    found = {
+        name: (own.unary, own.background_score, own.background_power, own.parameters.iterations)
+        for name, own in made.items()
+    }
+    assert found == {
+        "irn": ("labels", "automatic", None, 10),
+        "clims_camera_ready": ("labels", 0.25, None, 1),
+        "psa": ("scores", "automatic", 4.0, 10),
+        "clip_es": ("scores", "automatic", 1.0, 10),
+        "clip_es_legacy": ("scores", "automatic", 1.0, 10),
+        "vwl": ("softmax", 0.15, None, 10),
+    }
+    for name in ("irn", "psa", "clip_es", "clip_es_legacy", "vwl"):
+        assert made[name].parameters == PRESETS[name]
+    assert made["clims_camera_ready"].parameters == PRESETS["clims"].model_copy(update={"iterations": 1})
+    assert all(own.certainty == 0.7 for own in made.values())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"background_score": 1.5}, "less than or equal to 1"),
+        ({"background_score": 0.2, "background_power": 4.0}, "exclude each other"),
+        ({"certainty": 1.0}, "less than 1"),
+        ({"parameters": {"appearance_rgb_std": 0}}, "greater than 0"),
+    ],
+)
+def test_wrong_settings_are_refused(values, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        refiner(**values)

@@ -339,3 +339,39 @@ def test_misuse_says_what_to_do():
         fitted().refine(sample_of(20, 20), maps_of(5, 5, class_ids=(1, 4)))
     with pytest.raises(ShapeError, match="images of one size"):
         fitted().refine_batch([sample_of(20, 20), sample_of(20, 24)], [maps_of(5, 5), maps_of(5, 6)])
+
+
+def test_presets_have_the_values_of_their_papers() -> None:
+    made = {name: IrnConfig.model_validate(values) for name, values in Irn.presets.items()}
+    found = {
+        name: (
+            own.confident_foreground_score,
+            own.confident_background_score,
+            own.canvas,
+            own.displacement,
+            own.training.augmentation.long_side,
+            own.training.augmentation.scale,
+        )
+        for name, own in made.items()
+    }
+    assert found == {
+        "irn": (0.30, 0.05, 512, True, None, (0.5, 1.5)),
+        "clims_improved": (0.30, 0.10, None, True, None, (0.5, 1.5)),
+        "clims_coco": (0.35, 0.10, None, True, None, (0.5, 1.5)),
+        "qa_clims": (0.30, 0.10, None, True, None, (0.5, 1.5)),
+        "clims_camera_ready": (0.30, 0.05, 512, False, (320, 640), None),
+    }
+    for own in made.values():
+        training = own.training
+        assert (training.epochs, training.batch_size, training.learning_rate) == (3, 32, 0.1)
+        assert (training.momentum, training.weight_decay, training.power) == (1e-4, 1e-4, 0.9)
+        assert training.augmentation.crop_size == 512
+        assert (own.radius, own.walk_radius, own.affinity_power, own.num_doublings) == (10, 5, 10, 8)
+        assert (own.backbone, own.backbone_weights, own.grid_stride) == ("resnet50", "resnet50", 4)
+
+
+def test_a_canvas_counts_in_the_size_of_batches() -> None:
+    small = {"backbone": "resnet_small", "backbone_weights": None, "backbone_trains": True}
+    canvas = Irn(IrnConfig(**small), ("background", "a"))
+    without = Irn(IrnConfig(**small, canvas=None), ("background", "a"))
+    assert (canvas.seen_pixels((96, 96)), without.seen_pixels((96, 96))) == (512**2, 96**2)

@@ -128,3 +128,27 @@ def test_a_batch_moves_all_its_tensors() -> None:
     moved = batch.to("meta")
     assert {moved.images.device.type, moved.valid.device.type, moved.aligned["t"].device.type} == {"meta"}
     assert moved.image_ids == ("a",)
+
+
+def test_reduced_maps_are_means_of_blocks_that_repeat_the_border() -> None:
+    planes = torch.arange(35.0).reshape(1, 5, 7) / 35
+    maps = ActivationMaps(torch.tensor([2]), planes, 1 - planes[0])
+    found = maps.reduced(4)
+    assert found.size == (2, 2)
+    for row in range(2):
+        for column in range(2):
+            cells = [
+                float(planes[0, min(4 * row + dy, 4), min(4 * column + dx, 6)])
+                for dy in range(4)
+                for dx in range(4)
+            ]
+            assert float(found.scores[0, row, column]) == pytest.approx(sum(cells) / 16)
+    torch.testing.assert_close(found.background, 1 - found.scores[0])
+    assert ActivationMaps(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 5, 7)).reduced(4).size == (2, 2)
+
+
+def test_enlarged_maps_are_cropped_and_must_cover_the_image() -> None:
+    maps = ActivationMaps(torch.tensor([2]), torch.rand(1, 2, 2))
+    assert maps.enlarged(4, 5, 8).size == (5, 8)
+    with pytest.raises(ShapeError, match="does not cover an image of 9 x 8"):
+        maps.enlarged(4, 9, 8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from dataclasses import dataclass
 
 import torch
 from accelerate.utils import gather_object
@@ -17,8 +17,9 @@ from wsss.training.journal import Progress
 from wsss.training.processes import num_processes, process_number
 from wsss.types import ActivationMaps, Sample
 
-TOGETHER = 8  # images of one size that an accelerator refines at once
-PIXELS_ON_CPU = 2**18  # of images that a CPU refines at once
+TOGETHER = 8  # images of one size that an accelerator refines at once, at most
+PIXELS_ON_CPU = 2**18  # of images that are refined at once, as a network sees them
+PIXELS_ON_ACCELERATOR = 2**22
 
 
 def refine_images(
@@ -50,51 +51,72 @@ def refine_images(
             call tries only the failed ones again.
     """
     device = torch.device(device)
-    missing = [image_id for image_id in dict.fromkeys(ids) if image_id not in store]
-    done = len(ids) - len(missing)
-    own = missing[process_number() :: num_processes()]
-
-    def given(image_id: str) -> tuple[Sample, ActivationMaps]:
-        found = maps.read(image_id, full_size=refiner.reads_full_size)
-        return dataset.sample(image_id).without_mask(), found.to(device)
-
-    def write(sample: Sample, refined: ActivationMaps) -> None:
-        height, width = sample.image.shape[:2]
-        size = (height, width)
-        store.write(sample.image_id, refined, image_size=size, stride=refiner.stride)
-
-    def work(image_id: str) -> None:
-        sample, found = given(image_id)
-        write(sample, refiner.refine(sample, found))
-
-    def together(group: Sequence[str]) -> None:
-        pairs = [given(image_id) for image_id in group]
-        refined = refiner.refine_batch([sample for sample, _ in pairs], [found for _, found in pairs])
-        for (sample, _), result in zip(pairs, refined, strict=True):
-            write(sample, result)
+    everything = tuple(dict.fromkeys(ids))
+    own = everything[process_number() :: num_processes()]  # shared out first: others may be writing already
+    work = _Refining(refiner, dataset, maps, store, device, frozenset(i for i in own if i not in store))
+    # batches depend on the images alone, not on what is done already: the same bytes after an interruption
+    groups = [group for group in _groups(dataset, own, refiner, device) if work.missing & set(group)]
+    done = len(everything) - sum(map(len, groups)) * num_processes()
 
     def tell(finished: int, total: int, note: str) -> None:
         if progress is not None:
-            progress(done + finished * num_processes(), len(ids), note)
+            told = done + finished * num_processes()
+            progress(min(max(told, 0), len(everything)), len(everything), note)
 
-    if progress is not None:
-        progress(done, len(ids), "images")
+    tell(0, len(everything), "images")
     failures = work_on_images(
-        _groups(dataset, own, refiner, device),
-        work,
-        together=together,
-        threads=threads_for(device),
-        progress=tell,
+        groups, work.alone, together=work.together, threads=threads_for(device), progress=tell
     )
     if num_processes() > 1:
         failures = _everybodys(failures)
-    report_failures(failures, len(ids), "refined maps")
+    report_failures(failures, len(everything), "refined maps")
+
+
+@dataclass(frozen=True, eq=False)
+class _Refining:
+    """Reads, refines and writes the missing images."""
+
+    refiner: Refiner
+    dataset: Dataset
+    maps: MapStore
+    store: MapStore
+    device: torch.device
+    missing: frozenset[str]
+
+    def alone(self, image_id: str) -> None:
+        """One image."""
+        if image_id in self.missing:
+            sample, found = self._given(image_id)
+            self._write(sample, self.refiner.refine(sample, found))
+
+    def together(self, group: Sequence[str]) -> None:
+        """Images of one size; those that are there already are refined again, and not written."""
+        pairs = [self._given(image_id) for image_id in group]
+        samples, found = [sample for sample, _ in pairs], [maps for _, maps in pairs]
+        for sample, refined in zip(samples, self.refiner.refine_batch(samples, found), strict=True):
+            if sample.image_id in self.missing:
+                self._write(sample, refined)
+
+    def _given(self, image_id: str) -> tuple[Sample, ActivationMaps]:
+        sample = self.dataset.sample(image_id).without_mask()
+        refiner = self.refiner
+        # maps on another grid than the refiner's are no smaller version of the image, but an enlarged one's
+        is_full = refiner.reads_full_size or self.maps.stride(image_id) not in (None, refiner.stride)
+        height, width = sample.image.shape[:2]
+        found = self.maps.read(image_id, full_size=is_full, image_size=(height, width))
+        return sample, found.to(self.device)
+
+    def _write(self, sample: Sample, refined: ActivationMaps) -> None:
+        height, width = sample.image.shape[:2]
+        size, stride = (height, width), self.refiner.stride
+        self.store.write(sample.image_id, refined, image_size=size, stride=stride)
 
 
 def _groups(dataset: Dataset, ids: Sequence[str], refiner: Refiner, device: torch.device) -> list[list[str]]:
     """Images of one size together; in the order of `ids` where each is alone."""
     is_cpu = device.type == "cpu"
-    if is_cpu and refiner.together == 1:
+    most, budget = (refiner.together, PIXELS_ON_CPU) if is_cpu else (TOGETHER, PIXELS_ON_ACCELERATOR)
+    if most == 1:
         return [[image_id] for image_id in ids]
     by_size: dict[tuple[int, int], list[str]] = {}
     for image_id in ids:
@@ -105,8 +127,8 @@ def _groups(dataset: Dataset, ids: Sequence[str], refiner: Refiner, device: torc
         by_size.setdefault(size, []).append(image_id)
     groups = []
     for size, group in by_size.items():
-        most = min(refiner.together, max(1, PIXELS_ON_CPU // max(1, prod(size)))) if is_cpu else TOGETHER
-        groups += [group[start : start + most] for start in range(0, len(group), most)]
+        count = min(most, max(1, budget // max(1, refiner.seen_pixels(size))))
+        groups += [group[start : start + count] for start in range(0, len(group), count)]
     return groups
 
 

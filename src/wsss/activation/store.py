@@ -99,19 +99,27 @@ class MapStore:
         np.savez_compressed(buffer, **arrays)
         write_atomically(self.path(image_id), buffer.getvalue())
 
-    def read(self, image_id: str, *, full_size: bool = True) -> ActivationMaps:
+    def read(
+        self, image_id: str, *, full_size: bool = True, image_size: tuple[int, int] | None = None
+    ) -> ActivationMaps:
         """Maps of one image, on the CPU.
 
         Args:
             image_id: which image.
             full_size: maps of the image's own size, normalised there; else as stored (at the map stride).
+            image_size: (height, width) that the image has; None: it is not known here.
 
         Raises:
-            DataError: no maps are stored, or the file is damaged.
+            DataError: no maps are stored, the file is damaged, or it belongs to an image of another size.
         """
         arrays = self._arrays(image_id)
         class_ids = torch.from_numpy(arrays["class_ids"].astype(np.int64))
         height, width = (int(side) for side in arrays["image_size"])
+        if image_size not in (None, (height, width)):
+            raise DataError(
+                f"The maps of {image_id} belong to an image of {height} x {width} (height x width), but it "
+                f"has {image_size} now. Make the maps again."
+            )
         if full_size and "peaks" in arrays:
             peaks = torch.from_numpy(arrays["peaks"])[:, None, None]
             scales = sorted((name for name in arrays if name.startswith("scale_")), key=_number)
@@ -128,6 +136,11 @@ class MapStore:
         if full_size and "stride" in arrays:
             return maps.enlarged(int(arrays["stride"]), height, width)
         return maps.resized(height, width) if full_size and maps.size != (height, width) else maps
+
+    def stride(self, image_id: str) -> int | None:
+        """Image pixels per cell of maps that were refined on a grid; None for others."""
+        stride = self._arrays(image_id).get("stride")
+        return None if stride is None else int(stride)
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """(height, width) of the image that the maps belong to."""

@@ -177,7 +177,7 @@ def _scales(d: int) -> np.ndarray:
 def _packing(features: Tensor, groups: int) -> Packing:
     """A packing with room for all keys and their neighbours: bounds of the elevated coordinates."""
     d = features.shape[1]
-    low, high = (limit.double().cpu().numpy() * _scales(d) for limit in torch.aminmax(features, dim=0))
+    low, high = (limit.cpu().double().numpy() * _scales(d) for limit in torch.aminmax(features, dim=0))
     margin = 3 * (d + 1)  # rounding, the simplex and one step of the blur
     lowest, ranges = [], []
     for j in range(d):

@@ -46,7 +46,7 @@ class DenseCrf:
     Args:
         images: RGB, 0-255; (H, W, 3) or (B, H, W, 3), uint8.
         parameters: kernels and number of updates.
-        device: where to compute.
+        device: where to compute; devices other than CUDA's use the CPU.
         threads: of the compiled loops on a CPU, for a single image; work on several images at once is better
             shared out by image.
 
@@ -78,7 +78,8 @@ class DenseCrf:
                 f"{images.shape} {images.dtype}. Convert them to 8-bit RGB."
             )
         self.parameters = parameters
-        self.device = torch.device(device)
+        # other accelerators lack some of the operations; the compiled loops are fast
+        self.device = torch.device(device if torch.device(device).type == "cuda" else "cpu")
         self.threads = threads
         self.size = images.shape[-3:-1]
         self.batch = images.shape[0] if images.ndim == 4 else None

@@ -225,9 +225,10 @@ class _Prober:
         device, images = self.workspace.device, self.facts.train
         training: TrainingConfig | None = getattr(section.config, "training", None)
         cost = _Cost(handling, map_bytes)
+        rehearsed = None
         if training is not None:
             rehearsed = refiner.rehearse(_probed_images(training), training.augmentation.crop_size)
-            assert rehearsed is not None
+        if training is not None and rehearsed is not None:
             net, aligned = rehearsed
             trained = self._training_of(net, training, lambda count, crop: aligned)
             net.eval()
@@ -239,7 +240,10 @@ class _Prober:
         size = self.facts.largest
         maps = ActivationMaps(torch.tensor([1]), torch.full((1, *size), 0.5)).with_background(0.4)
         sample = Sample("probe", _smooth_image(size), np.ones(1, dtype=np.bool_))
-        seconds = _timed(partial(refiner.refine, sample, maps.to(device)), device)
+        try:
+            seconds = _timed(partial(refiner.refine, sample, maps.to(device)), device)
+        except WsssError:  # a refiner that must be fitted and has no rehearsal: a guess
+            return _Cost(cost.seconds + 10 * handling, cost.disk_bytes)
         together = torch.get_num_threads() if device.type == "cpu" else 1
         cost.seconds += images * seconds / together * self.facts.pixels / prod(size)
         return cost

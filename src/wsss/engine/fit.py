@@ -13,6 +13,7 @@ from wsss.engine import method_work, scoring, segmentation_work
 from wsss.engine.recipe import MethodSection, Recipe
 from wsss.errors import RecipeError
 from wsss.layers.cam_backbone import cam_backbone
+from wsss.refiners.base import find_refiner
 from wsss.segmentation import build
 from wsss.training.config import TrainingConfig
 from wsss.types import ClassInfo
@@ -30,6 +31,8 @@ def check_networks(recipe: Recipe) -> None:
     with torch.device("meta"):
         if recipe.segmentation is not None:
             build(recipe.segmentation.model_copy(update={"weights": None}), _FEW_CLASSES)
+        for section in recipe.refine:
+            find_refiner(section.name)(section.config, _FEW_CLASSES).rehearse(1, 1)
         if recipe.method is not None and recipe.initialise is not None:
             own, start = _backbone_shapes(recipe.method), _backbone_shapes(recipe.initialise.method)
             if own is not None and start is not None and own != start:
@@ -91,13 +94,16 @@ def _sections(recipe: Recipe) -> Iterator[MethodSection]:
 
 
 def _trainings(recipe: Recipe) -> Iterator[tuple[str, TrainingConfig]]:
-    """All trainings on image labels or pseudo masks, with their place in the recipe."""
+    """All trainings but those on true masks, with their place in the recipe."""
     if recipe.initialise is not None:
         yield "initialise.training", recipe.initialise.training
     if recipe.tag_classifier is not None:
         yield "tag_classifier.training", recipe.tag_classifier.training
     if recipe.training is not None:
         yield "training", recipe.training
+    for index, section in enumerate(recipe.refine):
+        if isinstance(training := getattr(section.config, "training", None), TrainingConfig):
+            yield f"refine.{index}.training", training
     if recipe.segmentation is not None and recipe.segmentation.target == "pseudo_masks":
         yield "segmentation.training", recipe.segmentation.training
 

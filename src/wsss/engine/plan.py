@@ -13,7 +13,7 @@ from wsss.data.scenes import class_infos
 from wsss.engine import map_work, method_work, scoring, segmentation_work
 from wsss.engine.fingerprint import file_fingerprint
 from wsss.engine.fit import check_classes, check_images, check_networks
-from wsss.engine.recipe import MethodSection, Recipe
+from wsss.engine.recipe import MethodSection, Recipe, refined_stages
 from wsss.engine.stages import Stage, Workspace
 from wsss.errors import RecipeError
 from wsss.methods.base import Method, MethodConfig
@@ -54,11 +54,10 @@ def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
         activate = _activate(recipe, recipe.method, stages[-1], helpers, source)
         stages += [activate, *_scored_maps(recipe, activate, "maps", source)]
         maps = activate
-        for index, section in enumerate(recipe.refine):
+        refined = refined_stages([section.short_name for section in recipe.refine])
+        for index in range(len(refined)):
             maps = _refine(recipe, index, maps, seed, source)
-            earlier = [other.short_name for other in recipe.refine[:index]].count(section.short_name)
-            scores = f"refined-{section.short_name}" + (f"-{earlier + 1}" if earlier else "")
-            stages += [maps, *_scored_maps(recipe, maps, scores, source)]
+            stages += [maps, *_scored_maps(recipe, maps, refined[index], source)]
         pseudo_masks = _pseudo_masks(recipe, maps, stages, source)
         stages += [pseudo_masks, _score(recipe, pseudo_masks, "pseudo_masks", recipe.maps_split, source)]
     if recipe.segmentation is not None:

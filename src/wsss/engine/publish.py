@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from wsss.engine.compare import check_same_protocol
 from wsss.engine.measurements import FinishedRun, Measurement, finished_run, with_weak_to_full
+from wsss.engine.recipe import refined_stages
 from wsss.errors import DataError
 from wsss.training.checkpoint import write_atomically
 
@@ -158,10 +159,9 @@ def _uses_crf(recipe: Mapping[str, Any], stage: str) -> bool:
     if stage == "maps":
         return False
     names = [Path(section["name"]).stem for section in recipe["refine"]]
-    if stage.startswith("refined-"):
-        name, _, number = stage.removeprefix("refined-").partition("-")
-        places = [place for place, other in enumerate(names) if other == name]
-        names = names[: places[int(number or 1) - 1] + 1]
+    stages = refined_stages(names)
+    if stage in stages:
+        names = names[: stages.index(stage) + 1]
     return any(name in CRF_USERS for name in names)
 
 

@@ -101,6 +101,20 @@ class RefinerSection(Section):
         return _short_name(self.name)
 
 
+def refined_stages(names: Sequence[str]) -> tuple[str, ...]:
+    """What the scores of each step of a chain of refiners are called.
+
+    Example:
+        >>> refined_stages(["dense_crf", "irn", "dense_crf"])
+        ('refined-dense_crf', 'refined-irn', 'refined-dense_crf-2')
+    """
+    repeats = [list(names[:place]).count(name) + 1 for place, name in enumerate(names)]
+    return tuple(
+        f"refined-{name}" + (f"-{repeat}" if repeat > 1 else "")
+        for name, repeat in zip(names, repeats, strict=True)
+    )
+
+
 class Initialise(Section):
     """The training whose weights the method starts from."""
 

@@ -182,6 +182,7 @@ def complete(stage: Stage, workspace: Workspace) -> dict[str, Any]:
         elif is_main_process():
             record = _work(stage, folder, workspace)
         elif stage.every_process:
+            wait_for_everyone()  # until the first has cleaned up
             stage.work(folder, workspace, Silence().started(stage.title))
         wait_for_everyone()
     record = record or stage_record(folder)
@@ -190,8 +191,11 @@ def complete(stage: Stage, workspace: Workspace) -> dict[str, Any]:
 
 
 def _work(stage: Stage, folder: Path, workspace: Workspace) -> dict[str, Any]:
-    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-        remove_leftovers(place)
+    for place in (folder, *folder.glob("*/"), *folder.glob("*/*/")):
+        if place.is_dir():  # before Python 3.11 the pattern finds files too
+            remove_leftovers(place)
+    if stage.every_process:
+        wait_for_everyone()
     progress = workspace.listener.started(stage.title)
     started, clock = provenance.now(), time.perf_counter()
     facts = dict(stage.work(folder, workspace, progress) or {})

@@ -6,7 +6,7 @@ Source:
     Simonyan and Zisserman, ICLR 2015, https://arxiv.org/abs/1409.1556; pooling, dilation, fc6 and fc7 of Chen
     et al. (DeepLab), ICLR 2015, https://arxiv.org/abs/1412.7062, in two forms: DeepLab's own, and that of the
     code of PSA (Ahn and Kwak, CVPR 2018, https://arxiv.org/abs/1803.10464, https://github.com/jiwoon-ahn/psa
-    at 5f05cd6). Module names are caffe's.
+    at 9493e59). Module names are caffe's.
     Differs: caffe rounds sizes up when it pools, which this and PSA's code do not. Sizes of 8 n + 1 pixels,
     such as DeepLab's 321, are the same either way.
 """

@@ -7,7 +7,7 @@ convolutions and a head share one and the same tensor.
 Source:
     Wu et al., *Wider or Deeper: Revisiting the ResNet Model for Visual Recognition*, Pattern Recognition
     2019, https://arxiv.org/abs/1611.10080; taps, dropout and frozen parts as in the code of PSA (Ahn and
-    Kwak, CVPR 2018, https://arxiv.org/abs/1803.10464, https://github.com/jiwoon-ahn/psa at 5f05cd6), whose
+    Kwak, CVPR 2018, https://arxiv.org/abs/1803.10464, https://github.com/jiwoon-ahn/psa at 9493e59), whose
     module names state dicts have.
     Differs: the original network has one dropout in each bottleneck, PSA's and this one have two.
 """

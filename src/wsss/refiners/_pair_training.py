@@ -35,11 +35,12 @@ def maps_with_crf(
     Maps and CRF of a larger image than `max_pixels` are those of the image shrunk. There is no CRF without
     any class.
     """
-    found = maps.read(image_id, full_size=True)
-    size = found.size
+    sample = dataset.sample(image_id)
+    size = (sample.image.shape[0], sample.image.shape[1])
+    found = maps.read(image_id, full_size=True, image_size=size)
     if not len(found.class_ids):
         return found, None, size
-    image = seen_image(dataset.sample(image_id), max_pixels)
+    image = seen_image(sample, max_pixels)
     return found.resized(*image.shape[:2]), DenseCrf(image, parameters, device=device), size
 
 

@@ -6,11 +6,11 @@ One file per refiner, `wsss/refiners/<name>.py` (or any file, given by its path)
 
 from __future__ import annotations
 
-import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -91,6 +91,10 @@ class Refiner(ABC):
         """Image pixels per cell of what `refine` gives."""
         return 1
 
+    def seen_pixels(self, size: tuple[int, int]) -> int:
+        """Pixels that are worked on for an image of (height, width): what batches are measured by."""
+        return min(prod(size), self.config.max_pixels)
+
     def fit(
         self,
         dataset: Dataset,
@@ -103,6 +107,8 @@ class Refiner(ABC):
         progress: Progress | None = None,
     ) -> None:
         """Learn what `refine` needs, resumably, inside `work_dir`; default: nothing.
+
+        One folder belongs to one configuration, seed and store of maps.
 
         Called in every process of a distributed run, and again, returning at once, before `refine` is used in
         another process.
@@ -175,7 +181,6 @@ def list_refiners() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in modules if m.name != "base" and not m.name.startswith("_")))
 
 
-@functools.cache
 def find_refiner(name: str) -> type[Refiner]:
     """The `Refiner` class called `name`, or the one in the Python file at the path `name`.
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
+from typing_extensions import Self
 
 from wsss.activation.background_score import choose_background_score
 from wsss.activation.extract import Pixels
@@ -58,13 +59,22 @@ class DenseCrfConfig(RefinerConfig):
         "as probabilities (PSA, CLIP-ES); softmax: of the scores (VWL).",
     )
     certainty: float = Field(0.7, gt=0, lt=1, description="Of hard labels (IRN: 0.7).")
-    background_score: Literal["automatic"] | float = Field(
+    background_score: Literal["automatic"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "automatic",
         description="Score of class 0 for maps that have none: a constant, or chosen without any mask.",
     )
     background_power: float | None = Field(
         None, gt=0, description="Instead: (1 - best score)^power (PSA: 4 and 32; CLIP-ES: 1)."
     )
+
+    @model_validator(mode="after")
+    def _one_background(self) -> Self:
+        if self.background_power is not None and self.background_score != "automatic":
+            raise ValueError(
+                "`background_score` and `background_power` exclude each other; with a preset that sets the "
+                "other one, write `background_power: null` or `background_score: automatic`"
+            )
+        return self
 
 
 class DenseCrf(Refiner):

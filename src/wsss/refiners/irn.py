@@ -246,7 +246,7 @@ class Irn(Refiner):
         grid = (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
         images = normalised(seen, device)
         boundaries = flip_averaged_boundary(self._net.to(device), images, self.config.canvas)  # (B, h, w)
-        on_grid = [own if own.size == grid else own.resized(*grid) for own in maps]
+        on_grid = [self._on_grid(own, (height, width), grid) for own in maps]
         spread = walk_together(
             [own.scores * (1 - boundary) for own, boundary in zip(on_grid, boundaries, strict=True)],
             walk_affinities(boundaries, self.config.walk_radius),
@@ -259,6 +259,17 @@ class Irn(Refiner):
             for own, scores in zip(maps, spread, strict=True)
         ]
         return refined if grid == whole else [own.resized(*whole) for own in refined]
+
+    def _on_grid(self, maps: ActivationMaps, size: tuple[int, int], grid: tuple[int, int]) -> ActivationMaps:
+        """Maps on the boundary's grid; those of the image's size by the means of its cells."""
+        if maps.size == grid:
+            return maps
+        return maps.reduced(self.stride) if maps.size == size else maps.resized(*grid)
+
+    def seen_pixels(self, size: tuple[int, int]) -> int:
+        """Of the canvas, on which a small image is laid."""
+        canvas = self.config.canvas
+        return super().seen_pixels(size) if canvas is None else max(canvas**2, super().seen_pixels(size))
 
     def _scaled(self, class_ids: Tensor, spread: Tensor, size: tuple[int, int]) -> ActivationMaps:
         """Scores (M, h, w) over the largest of all classes after they are enlarged to the image's size."""

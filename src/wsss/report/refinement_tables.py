@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from wsss.engine.recipe import load_recipe
+from wsss.engine.recipe import load_recipe, refined_stages
+from wsss.errors import RecipeError
 from wsss.report.markdown_table import markdown
 from wsss.report.result_rows import Cell, Results
 
@@ -27,15 +28,13 @@ def refinement(results: Results) -> str:
 
     All numbers are at background scores that were chosen without masks.
     """
-    refined = [recipe for recipe in results.recipes if is_refined(results, recipe)]
+    refined = [recipe for recipe in results.recipes if is_refined(results, recipe) and "+" not in recipe]
     methods = list(dict.fromkeys(_method(results, recipe) for recipe in refined))
     chains: dict[str, dict[str, tuple[str, Cell, bool]]] = {}
     for recipe in refined:
-        steps = [section.short_name for section in load_recipe(recipe).refine]
-        for place, name in enumerate(steps):
+        steps = _steps(results, recipe)
+        for place, stage in enumerate(refined_stages(steps)):
             words = ", then ".join(WORDS.get(step, step) for step in steps[: place + 1])
-            repeated = steps[:place].count(name)
-            stage = REFINED + name + (f"-{repeated + 1}" if repeated else "")
             cell = Cell(stage, _source(results, recipe, stage))
             is_last = place == len(steps) - 1
             found = chains.setdefault(words, {})
@@ -94,6 +93,15 @@ def _without_empty_columns(
     kept = [place for place in range(len(head)) if any(row[place] not in ("", "–") for row in rows)]
     kept = sorted({0, *kept})
     return [head[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def _steps(results: Results, recipe: str) -> list[str]:
+    """The recipe's refiners in order; of a recipe that is not there, those of its rows."""
+    try:
+        return [section.short_name for section in load_recipe(recipe).refine]
+    except RecipeError:
+        stages = [row["stage"] for row in results.rows if row["recipe"] == recipe]
+        return [s.removeprefix(REFINED) for s in dict.fromkeys(stages) if s.startswith(REFINED)]
 
 
 def _method(results: Results, recipe: str) -> str:
