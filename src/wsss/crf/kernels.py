@@ -18,15 +18,25 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
 _EMPTY = np.int32(-1)
+_BLOCK = 64  # pixels whose exponentials are taken together, in the fastest cache
 
 
 @njit(nogil=True, cache=True)
 def embed(
-    features: Any, scales: Any, lowest: Any, strides: Any, keys: Any, weights: Any, start: int, stop: int
+    axes: Any,
+    features: Any,
+    scales: Any,
+    lowest: Any,
+    strides: Any,
+    keys: Any,
+    weights: Any,
+    start: int,
+    stop: int,
 ) -> None:
     """Packed keys and barycentric weights of the lattice points around pixels `start`…`stop`.
 
     Args:
+        axes: a tuple of length d, which tells the compiler how often its loops run.
         features: (P, d), float32.
         scales: factor of each feature; (d,), float32.
         lowest: smallest value of each key's coordinate; (d,), int64.
@@ -36,7 +46,7 @@ def embed(
         start: first pixel.
         stop: behind the last pixel.
     """
-    d = features.shape[1]
+    d = len(axes)
     y = np.empty(d + 1, np.float32)
     r = np.empty(d + 1, np.int32)
     rank = np.empty(d + 1, np.int32)
@@ -48,8 +58,8 @@ def embed(
             y[i] = total - np.float32(i) * c
             total += c
         y[0] = total
-        _find_simplex(y, r, rank)
-        _barycentric(y, r, rank, b)
+        _find_simplex(axes, y, r, rank)
+        _barycentric(axes, y, r, rank, b)
         base = np.int64(0)
         for i in range(d):
             base += (np.int64(r[i]) - lowest[i]) * strides[i]
@@ -62,9 +72,9 @@ def embed(
 
 
 @njit(nogil=True, cache=True)
-def _find_simplex(y: Any, r: Any, rank: Any) -> None:
+def _find_simplex(axes: Any, y: Any, r: Any, rank: Any) -> None:
     """Nearest point `r` of remainder 0, and the order of the differences to it, which names y's simplex."""
-    d = len(y) - 1
+    d = len(axes)
     reciprocal = np.float32(1) / np.float32(d + 1)
     shift = 0
     for i in range(d + 1):
@@ -85,9 +95,9 @@ def _find_simplex(y: Any, r: Any, rank: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _barycentric(y: Any, r: Any, rank: Any, b: Any) -> None:
+def _barycentric(axes: Any, y: Any, r: Any, rank: Any, b: Any) -> None:
     """Weights b[0]…b[d] of the simplex's corners."""
-    d = len(y) - 1
+    d = len(axes)
     b[:] = 0
     for i in range(d + 1):
         t = (y[i] - np.float32(r[i])) / np.float32(d + 1)
@@ -208,17 +218,66 @@ def add_slice(
                 values[p, c] += w * lattice[v, c]
 
 
+@njit(nogil=True, cache=True, fastmath=True, inline="always")
+def _exp(x: Any) -> Any:
+    """e^x for x <= 0 to a relative 2e-7: whole powers of two, and a polynomial for the rest.
+
+    Unlike a call of the C library, it is done for several numbers at once; the coefficients are those of
+    Cephes' expf.
+    """
+    x = max(x, np.float32(-87))
+    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r + np.float32(1)
+    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+# Slices, not offsets, in the loops below: indices that count from 0 need no check for negative ones, without
+# which several columns are done at once.
+
+
 @njit(nogil=True, cache=True, fastmath=True)
 def softmax(values: Any, labels: int, groups: int, start: int, stop: int) -> None:
-    """Softmax over each of `groups` groups of `labels` columns of pixels `start`…`stop`, in place."""
-    for p in range(start, stop):
-        for first in range(0, labels * groups, labels):
-            top = values[p, first]
-            for c in range(first + 1, first + labels):
-                top = max(top, values[p, c])
-            total = np.float32(0)
-            for c in range(first, first + labels):
-                values[p, c] = np.exp(values[p, c] - top)
-                total += values[p, c]
-            for c in range(first, first + labels):
-                values[p, c] /= total
+    """Softmax over each of `groups` groups of `labels` columns of pixels `start`…`stop`, in place.
+
+    Columns behind the last group become 0.
+    """
+    width, flat = values.shape[1], values.reshape(-1)
+    for begin in range(start, stop, _BLOCK):
+        end = min(begin + _BLOCK, stop)
+        for p in range(begin, end):
+            for group in range(groups):
+                _subtract_largest(values[p, group * labels : (group + 1) * labels])
+            values[p, groups * labels :] = 0
+        block = flat[begin * width : end * width]
+        for i in range(len(block)):
+            block[i] = _exp(block[i])
+        for p in range(begin, end):
+            for group in range(groups):
+                _divide_by_sum(values[p, group * labels : (group + 1) * labels])
+            values[p, groups * labels :] = 0
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _subtract_largest(row: Any) -> None:
+    top = row[0]
+    for c in range(len(row)):
+        top = max(top, row[c])
+    for c in range(len(row)):
+        row[c] -= top
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _divide_by_sum(row: Any) -> None:
+    total = np.float32(0)
+    for c in range(len(row)):
+        total += row[c]
+    share = np.float32(1) / total
+    for c in range(len(row)):
+        row[c] *= share

@@ -16,7 +16,9 @@ Source:
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -73,12 +75,13 @@ class Packing:
         return (*(total - (d + 1) * stride for stride in self.strides), total)
 
 
-def build_lattice(features: Tensor, groups: Tensor | None = None) -> Lattice:
+def build_lattice(features: Tensor, groups: Tensor | None = None, *, threads: int = 1) -> Lattice:
     """Build the lattice of some features, on their device.
 
     Args:
         features: finite, in units of standard deviations; (P, d), float32.
         groups: pixels of different groups never meet (the images of a batch); (P,), int64; None: one group.
+        threads: of the compiled loops on a CPU.
 
     Raises:
         ShapeError: features are not (P, d) or not finite, or spread over more than 2^62 cells.
@@ -91,7 +94,7 @@ def build_lattice(features: Tensor, groups: Tensor | None = None) -> Lattice:
     features = features.float().contiguous()
     packing = _packing(features, 1 if groups is None else int(groups.max()) + 1)
     if features.device.type == "cpu" and groups is None:
-        return _build_on_cpu(features, packing)
+        return _build_on_cpu(features, packing, threads)
     keys, weights = embed(features, packing)
     if groups is not None:
         keys += (groups * packing.span)[:, None]
@@ -145,14 +148,17 @@ def _neighbours(points: Tensor, moves: tuple[int, ...]) -> Tensor:
     return torch.stack(found).view(len(moves), 2, -1).transpose(1, 2).contiguous()
 
 
-def _build_on_cpu(features: Tensor, packing: Packing) -> Lattice:
+def _build_on_cpu(features: Tensor, packing: Packing, threads: int) -> Lattice:
     from wsss.crf import kernels  # numba takes a second to import
 
     (count, d), values = features.shape, features.numpy()
     keys = np.empty((count, d + 1), np.int64)
     weights = np.empty((count, d + 1), np.float32)
     lowest, strides = (np.array(part, np.int64) for part in (packing.lowest, packing.strides))
-    kernels.embed(values, _scales(d), lowest, strides, keys, weights, 0, count)
+    edges = [count * part // threads for part in range(threads + 1)]
+    embed_range = partial(kernels.embed, (0,) * d, values, _scales(d), lowest, strides, keys, weights)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(embed_range, edges[:-1], edges[1:]))
     vertices, points = np.empty((count, d + 1), np.int32), np.empty(count * (d + 1), np.int64)
     table, numbers, num_points = kernels.number_points(keys, vertices, points)
     neighbours = np.full((d + 1, num_points, 2), num_points, np.int32)

@@ -150,7 +150,8 @@ class DenseCrf:
         ]
         wanted = [(features, weight) for features, weight in kernels if weight > 0]
         with ThreadPoolExecutor(self.threads) as pool:
-            lattices = list(pool.map(lambda kernel: build_lattice(kernel[0], groups), wanted))
+            build = partial(build_lattice, groups=groups, threads=self.threads)
+            lattices = list(pool.map(build, [features for features, _ in wanted]))
         return [(lattice, weight) for lattice, (_, weight) in zip(lattices, wanted, strict=True)]
 
 
@@ -246,14 +247,18 @@ class _CompiledField:
 
     def _filtered(self, part: _Arrays) -> Floats:
         """K times ones (P, 1), but for a constant factor."""
-        from wsss.crf import kernels
-
         found = np.zeros((len(part[0]), 1), np.float32)
         with ThreadPoolExecutor(self.threads) as pool:
             run, scratch = self._runner(pool), self._scratch(part[2].shape[1], 1)
             lattice = self._blurred(part, np.ones_like(found), scratch, (), run)
-            kernels.add_slice(part[0], part[1], lattice, found, (), 0, len(found))
+            run(partial(_add_slice_range, part, lattice, found), len(found))
         return found
+
+
+def _add_slice_range(part: _Arrays, lattice: Floats, values: Floats, _: int, start: int, stop: int) -> None:
+    from wsss.crf import kernels
+
+    kernels.add_slice(part[0], part[1], lattice, values, (), start, stop)
 
 
 def _blur_range(
