@@ -28,7 +28,6 @@ from wsss.engine.run import RunResult, read_run, run
 from wsss.errors import CollapseError
 from wsss.models import weights
 from wsss.report.page import write_report
-from wsss.types import ActivationMaps
 
 KILLS_AT_LEAST = 5
 
@@ -212,28 +211,19 @@ def test_a_method_finds_what_it_prepared(place: Path, tmp_path: Path):
     ]
 
 
-def test_refined_maps_are_scored_and_become_the_pseudo_masks(place: Path, tmp_path: Path, monkeypatch):
-    import wsss.engine.map_work
-    import wsss.engine.recipe
-    from wsss.refiners.base import Refiner, RefinerConfig
-
-    class FadeConfig(RefinerConfig):
-        factor: float = 0.5
-
-    class Fade(Refiner):
-        """Halve the scores and know the background."""
-
-        config: FadeConfig
-        Config = FadeConfig
-
-        def refine(self, sample, maps):
-            assert sample.mask is None
-            faded = ActivationMaps(maps.class_ids, maps.scores * self.config.factor)
-            return faded.with_background(0.25)
-
-    for module in (wsss.engine.recipe, wsss.engine.map_work):
-        monkeypatch.setattr(module, "find_refiner", lambda name: Fade)
-    refined = [{"name": "fade", "factor": 0.5}]
+def test_refined_maps_are_scored_and_become_the_pseudo_masks(place: Path, tmp_path: Path):
+    (tmp_path / "fade.py").write_text(
+        "from wsss.refiners.base import Refiner, RefinerConfig\n"
+        "from wsss.types import ActivationMaps\n\n\n"
+        "class FadeConfig(RefinerConfig):\n    factor: float = 1.0\n\n\n"
+        "class Fade(Refiner):\n    '''Halve the scores and know the background.'''\n\n"
+        "    Config = FadeConfig\n\n"
+        "    def refine(self, sample, maps):\n"
+        "        assert sample.mask is None\n"
+        "        faded = ActivationMaps(maps.class_ids, maps.scores * self.config.factor)\n"
+        "        return faded.with_background(0.25)\n"
+    )
+    refined = [{"name": str(tmp_path / "fade.py"), "factor": 0.5}]
     recipe = write_recipe(tmp_path / "refined.yaml", CAM_RECIPE, segmentation=None, refine=refined)
     result = run(recipe, runs=place / "runs")
     assert list(result.scores) == ["maps", "refined-fade", "pseudo_masks"]
