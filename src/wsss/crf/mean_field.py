@@ -9,7 +9,7 @@ weights w_k (Potts compatibility) and the symmetric normalisation n_k. Kernels a
 lattices, which depend on the image alone: a `DenseCrf` builds them once and serves any number of unaries.
 
 On a CPU the work is done by compiled loops (`kernels`), elsewhere, and where a batch of images asks for it,
-by sparse matrix products in torch; both give the same marginals up to rounding.
+by weighted sums of gathered rows in torch; both give the same marginals up to rounding.
 """
 
 from __future__ import annotations
