@@ -63,6 +63,9 @@ class Dataset(Protocol):
     def context(self, image_id: str) -> np.ndarray | None:
         """Context map for scoring (values of `context_names`, else 0); (H, W), uint8; None if unknown."""
 
+    def image_digests(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Digests of the files of these images, in order; hexadecimal."""
+
     def fingerprint(self) -> str:
         """Changes when anything but the true masks changes, pixels included; hexadecimal."""
 
@@ -115,6 +118,9 @@ class WithoutMasks:
 
     def context(self, image_id: str) -> np.ndarray | None:
         return None
+
+    def image_digests(self, ids: Sequence[str]) -> tuple[str, ...]:
+        return self._dataset.image_digests(ids)
 
     def fingerprint(self) -> str:
         return self._dataset.fingerprint()

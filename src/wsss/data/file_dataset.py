@@ -219,6 +219,9 @@ class FileDataset:
         shown: np.ndarray = named[values]
         return shown
 
+    def image_digests(self, ids: Sequence[str]) -> tuple[str, ...]:
+        return file_digests([self._images.path(image_id) for image_id in ids])
+
     def fingerprint(self) -> str:
         if self._fingerprint is None:
             found = hashlib.sha256(b"wsss data 2\n")

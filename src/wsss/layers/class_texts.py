@@ -42,7 +42,10 @@ class PublishedTexts:
 
 @functools.cache
 def published_texts(name: str) -> PublishedTexts:
-    """The texts published under `name`: voc_improved, coco_improved, voc_camera_ready, voc_paper.
+    """The texts published under `name`.
+
+    Known are voc_improved, coco_improved, voc_camera_ready and voc_paper of CLIMS, and the nouns voc_qa and
+    coco_qa of QA-CLIMS.
 
     Example:
         >>> published_texts("voc_improved").prompts["person"]
