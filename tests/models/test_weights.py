@@ -98,6 +98,20 @@ def test_missing_weights_name_the_command_that_gets_them(
         weights.find_weights(tmp_path / "absent.pth")
 
 
+def test_each_shipped_model_is_looked_for_in_a_folder_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(weights, "EMBEDDED", tmp_path)
+    with pytest.raises(WeightsError, match=r"shipped teacher is missing.*`wsss embedded train clip`"):
+        weights.find_weights("embedded")
+    with pytest.raises(WeightsError, match=r"question answerer is missing.*`wsss embedded train vqa`"):
+        weights.find_weights("embedded", embedded="vqa")
+    (tmp_path / "vqa").mkdir()
+    (tmp_path / "vqa" / "config.json").touch()
+    assert weights.find_weights("embedded", embedded="vqa") == tmp_path / "vqa"
+    assert weights.find_weights(tmp_path, embedded="vqa") == tmp_path
+
+
 def test_paths_and_fetched_imagenet_weights_are_found(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

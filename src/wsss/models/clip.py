@@ -7,6 +7,7 @@ normalisation, prompt template, context length - is read from the checkpoint's o
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,7 +21,15 @@ from typing_extensions import Self
 
 from wsss.checks import check_shape
 from wsss.errors import WeightsError
-from wsss.models.teacher_folder import PROMPT_TEMPLATE, has_safetensors, read_card, read_statistics, triple
+from wsss.models.teacher_folder import (
+    MASK_PROMPTS,
+    PROMPT_TEMPLATE,
+    has_safetensors,
+    read_card,
+    read_config,
+    read_statistics,
+    triple,
+)
 from wsss.models.weights import find_weights
 
 logger = logging.getLogger(__name__)
@@ -166,19 +175,7 @@ class HuggingFaceTeacher(nn.Module):
 
     def _report(self, texts: Sequence[str]) -> None:
         """Log texts that the tokenizer can't hold; each once."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._reported]
-        if not new:
-            return
-        self._reported.update(new)
-        unknown = self.tokenizer.unk_token_id
-        if unknown in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id):
-            unknown = None  # byte-level vocabularies know every text
-        lists = self.tokenizer(new, truncation=False, verbose=False)["input_ids"]
-        for text, ids in zip(new, lists, strict=True):
-            if len(ids) > self.context_length:
-                logger.warning("Teacher %s reads %d tokens only of %r", self.name, self.context_length, text)
-            if unknown is not None and unknown in ids:
-                logger.warning("Teacher %s does not know every word of %r", self.name, text)
+        log_odd_texts(texts, self.tokenizer, self.context_length, f"Teacher {self.name}", self._reported)
 
 
 def load_teacher(
@@ -190,6 +187,8 @@ def load_teacher(
 ) -> HuggingFaceTeacher:
     """Load a teacher from this machine; nothing is ever downloaded here.
 
+    A licence on the checkpoint's card that excludes commercial use is logged once.
+
     Args:
         name: "embedded" (the shipped teacher of the generated scenes), a folder with a CLIP or SigLIP
             checkpoint in Hugging Face's format, or an id in the local Hugging Face cache, with `@revision`
@@ -199,28 +198,55 @@ def load_teacher(
         allow_pickle: also read `pytorch_model.bin` (tensors only) where there is no safetensors file.
 
     Returns:
-        The frozen teacher, float32, on the CPU.
+        The frozen teacher, float32, on the CPU; a `MaskAdaptedTeacher` where the checkpoint has mask prompts.
 
     Raises:
         WeightsError: not here (the message names the command that gets it), incomplete, weights as pickle
             only, or another kind of model.
     """
     folder = find_weights(name)
-    if not (folder / "config.json").is_file():
-        raise WeightsError(
-            f"{folder} is no checkpoint: it has no config.json. Give a folder in Hugging Face's format."
-        )
+    read_config(folder)
     safe = has_safetensors(folder, allow_pickle=allow_pickle)
     mean, std = read_statistics(folder)
-    template = prompt_template or str(read_card(folder).get("prompt_template", PROMPT_TEMPLATE))
+    card = read_card(folder)
+    template = prompt_template or str(card.get("prompt_template", PROMPT_TEMPLATE))
     if template.count("{}") != 1:
         raise WeightsError(f"`prompt_template` must hold {{}} once; got {template!r}.")
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
+
+    model, tokenizer = read_model(folder, AutoModel, safe=safe)
+    _tell_licence(str(name), str(card.get("licence", "")), str(card.get("licence_note", "")))
+    settings: dict[str, Any] = {
+        "mean": mean,
+        "std": std,
+        "prompt_template": template,
+        "precision": precision,
+        "name": str(name),
+    }
+    if not (folder / MASK_PROMPTS).is_file():
+        return HuggingFaceTeacher(model, tokenizer, **settings)
+    from wsss.models.mask_adapted import MaskAdaptedTeacher, read_mask_embedding
+
+    return MaskAdaptedTeacher(model, tokenizer, read_mask_embedding(folder), **settings)
+
+
+def read_model(folder: Path, model_class: Any, *, safe: bool) -> tuple[nn.Module, Any]:
+    """The complete model of a checkpoint, and its tokenizer; from these files alone.
+
+    Args:
+        folder: the checkpoint, in Hugging Face's format.
+        model_class: a model class of transformers.
+        safe: read safetensors; otherwise a pickle (its tensors only).
+
+    Raises:
+        WeightsError: damaged or incomplete.
+    """
+    from transformers import AutoTokenizer
 
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with _no_progress_bars():
-            model, report = AutoModel.from_pretrained(
+            model, report = model_class.from_pretrained(
                 folder, use_safetensors=safe, output_loading_info=True, **options
             )
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
@@ -235,9 +261,42 @@ def load_teacher(
             f"The weights in {folder} lack {missing[:3]} and {max(0, len(missing) - 3)} more. "
             "Use a complete checkpoint of the model that its config.json describes."
         )
-    return HuggingFaceTeacher(
-        model, tokenizer, mean=mean, std=std, prompt_template=template, precision=precision, name=str(name)
-    )
+    return model, tokenizer
+
+
+@functools.cache  # said once, however often the teacher is loaded
+def _tell_licence(name: str, licence: str, note: str) -> None:
+    """Log a licence that excludes commercial use."""
+    words = f"{licence} {note}".lower()
+    if any(term in words for term in ("non-commercial", "noncommercial", "by-nc")):
+        logger.warning("Teacher %s: licence %s", name, f"{licence} {note}".strip())
+
+
+def log_odd_texts(
+    texts: Sequence[str], tokenizer: Any, context_length: int, reader: str, reported: set[str]
+) -> None:
+    """Log texts that are cut, or hold a word that the vocabulary lacks; each once.
+
+    Args:
+        texts: what is to be read.
+        tokenizer: of transformers.
+        context_length: tokens that fit.
+        reader: who reads, for the message: "Teacher x".
+        reported: texts that were looked at before; the new ones are added.
+    """
+    new = [text for text in dict.fromkeys(texts) if text not in reported]
+    if not new:
+        return
+    reported.update(new)
+    unknown = tokenizer.unk_token_id
+    if unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id):
+        unknown = None  # byte-level vocabularies know every text
+    lists = tokenizer(new, truncation=False, verbose=False)["input_ids"]
+    for text, ids in zip(new, lists, strict=True):
+        if len(ids) > context_length:
+            logger.warning("%s reads %d tokens only of %r", reader, context_length, text)
+        if unknown is not None and unknown in ids:
+            logger.warning("%s does not know every word of %r", reader, text)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The files of a teacher's checkpoint in Hugging Face's format: what they say, and how they are written.
 
-Beside the usual files there may be `teacher.json`, a card with the prompt template and how it was made.
+Beside the usual files there may be `teacher.json`, a card with the prompt template, how it was made and its
+licence, and `mask_embedding.safetensors`, the mask prompts of a mask-adapted CLIP.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from wsss.training.checkpoint import TEMPORARY_PREFIX
 
 PROMPT_TEMPLATE: Final = "a photo of {}."  # CLIMS (improved), QA-CLIMS
 CARD: Final = "teacher.json"
+MASK_PROMPTS: Final = "mask_embedding.safetensors"
+MASK_PROMPTS_KEY: Final = "mask_embedding"
 
 
 def read_statistics(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -39,9 +42,27 @@ def read_statistics(folder: Path) -> tuple[tuple[float, float, float], tuple[flo
     )
 
 
+def takes_masks(folder: Path) -> bool:
+    """Whether the checkpoint has mask prompts, so that it can be told which patches belong to a region."""
+    return (folder / MASK_PROMPTS).is_file()
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """What the checkpoint's own card says (prompt template, words, how it was made); empty without one."""
     return read_json(folder / CARD)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What the checkpoint's config.json says.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if not (folder / "config.json").is_file():
+        raise WeightsError(
+            f"{folder} is no checkpoint: it has no config.json. Give a folder in Hugging Face's format."
+        )
+    return read_json(folder / "config.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,7 +82,7 @@ def has_safetensors(folder: Path, *, allow_pickle: bool) -> bool:
     Raises:
         WeightsError: there are none, or only a pickle and `allow_pickle` is false.
     """
-    if any(folder.glob("*.safetensors")):
+    if any(path.name != MASK_PROMPTS for path in folder.glob("*.safetensors")):
         return True
     if not any(folder.glob("pytorch_model*.bin")):
         raise WeightsError(
@@ -91,6 +112,7 @@ def save_teacher(
     prompt_template: str = PROMPT_TEMPLATE,
     half: bool = False,
     card: Mapping[str, Any] | None = None,
+    mask_embedding: Tensor | None = None,
 ) -> Path:
     """Write a checkpoint that `load_teacher` and transformers load; the folder appears when it is complete.
 
@@ -103,6 +125,7 @@ def save_teacher(
         prompt_template: text with one `{}`.
         half: store float16 (half the size; loaded as float32 again).
         card: what else to say in `teacher.json`; plain data.
+        mask_embedding: mask prompts (depth, tokens, width), for a `MaskAdaptedTeacher`.
 
     Raises:
         WeightsError: the folder holds something else.
@@ -118,8 +141,10 @@ def save_teacher(
         config.architectures = [type(model).__name__]
         config.save_pretrained(temporary)
         tensors = {name: _stored(value, half=half) for name, value in sorted(model.state_dict().items())}
-        safetensors.torch.save_file(tensors, temporary / "model.safetensors", {"format": "pt"})
-        (temporary / "model.safetensors").chmod(0o644)  # safetensors writes files for their owner alone
+        _write_tensors(temporary / "model.safetensors", tensors)
+        if mask_embedding is not None:
+            prompts = {MASK_PROMPTS_KEY: _stored(mask_embedding, half=half)}
+            _write_tensors(temporary / MASK_PROMPTS, prompts)
         _write_json(temporary / "preprocessor_config.json", _preprocessor(config, mean, std))
         _write_json(temporary / CARD, {"prompt_template": prompt_template, **dict(card or {})})
         if folder.exists():
@@ -161,6 +186,11 @@ def _name_tokenizer_class(path: Path) -> None:
 def _stored(value: Tensor, *, half: bool) -> Tensor:
     value = value.detach().cpu()
     return (value.half() if half and value.is_floating_point() else value).clone().contiguous()
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    safetensors.torch.save_file(tensors, path, {"format": "pt"})
+    path.chmod(0o644)  # safetensors writes files for their owner alone
 
 
 def _preprocessor(config: Any, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from pathlib import Path
 from pickle import UnpicklingError  # what torch raises when a file holds more than tensors
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,16 +33,19 @@ __all__ = [
 ]
 
 IMAGENET: Final = ("resnet50", "resnet101")  # ImageNet weights, version 1, as torchvision publishes them
-EMBEDDED: Final = Path(__file__).parent / "embedded" / "clip"
+EMBEDDED: Final = Path(__file__).parent / "embedded"
+Embedded = Literal["clip", "vqa"]
 _HUB_ID: Final = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?$")
 
 
-def find_weights(name: str | Path) -> Path:
+def find_weights(name: str | Path, *, embedded: Embedded = "clip") -> Path:
     """The file or folder on this machine that `name` stands for.
 
     Args:
-        name: an existing path; "embedded" (the shipped teacher); "resnet50" or "resnet101" (ImageNet); or a
+        name: an existing path; "embedded" (a shipped model); "resnet50" or "resnet101" (ImageNet); or a
             Hugging Face id, with `@revision` if wanted, that lies in the local cache.
+        embedded: the shipped model that "embedded" means: "clip", the teacher, or "vqa", which answers
+            questions.
 
     Raises:
         WeightsError: it is not here; the message names the command that gets it.
@@ -50,7 +53,7 @@ def find_weights(name: str | Path) -> Path:
     text = str(name)
     path = Path(text).expanduser()
     if text == "embedded":
-        return _embedded()
+        return _embedded(embedded)
     if text in IMAGENET:
         return _imagenet(text)
     if path.exists():
@@ -129,7 +132,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"There is no weights file {path}. Correct the path.")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise WeightsError(
             f"{path} is damaged or holds more than tensors ({type(error).__name__}). "
             "Use a file with a plain state dict."
@@ -173,13 +176,15 @@ def load_backbone_weights(net: nn.Module, weights: str | Path) -> None:
     net.load_state_dict(state, strict=False)  # counters of batches may be absent in old files
 
 
-def _embedded() -> Path:
-    if not (EMBEDDED / "config.json").is_file():
+def _embedded(model: Embedded) -> Path:
+    folder = EMBEDDED / model
+    if not (folder / "config.json").is_file():
+        role = {"clip": "teacher", "vqa": "question answerer"}[model]
         raise WeightsError(
-            "The shipped teacher is missing from this installation. "
-            "Install the package again, or make it with `wsss embedded train clip`."
+            f"The shipped {role} is missing from this installation. "
+            f"Install the package again, or make it with `wsss embedded train {model}`."
         )
-    return EMBEDDED
+    return folder
 
 
 def _imagenet(name: str) -> Path:
