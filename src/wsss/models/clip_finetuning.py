@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from wsss.data.dataset import Dataset
 from wsss.data.loaders import TrainingBatches
-from wsss.errors import DataError
+from wsss.errors import DataError, WeightsError
 from wsss.models.captions import caption
 from wsss.models.clip import HuggingFaceTeacher, features_of, load_teacher
 from wsss.models.contrastive import symmetric_loss
+from wsss.models.mask_adapted import MaskAdaptedTeacher
 from wsss.models.teacher_folder import read_card, save_teacher
 from wsss.models.training_defaults import merged, training_with
 from wsss.training.config import TrainingConfig
@@ -131,7 +132,7 @@ def finetune(
         The checkpoint's folder, for `load_teacher`.
 
     Raises:
-        WeightsError: the teacher is not here.
+        WeightsError: the teacher is not here, or has mask prompts.
         DataError: no image has a tag, or a name is given for an unknown class.
     """
     folder = Path(folder)
@@ -145,6 +146,11 @@ def finetune(
     state = PartialState()
     seed_everything(seed)
     start = load_teacher(teacher)
+    if isinstance(start, MaskAdaptedTeacher):
+        raise WeightsError(
+            f"Teacher {start.name} has mask prompts, which fine-tuning on whole images would lose. "
+            "Fine-tune the CLIP that it was made of."
+        )
     batches = TrainingBatches(
         dataset,
         used,
