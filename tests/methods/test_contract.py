@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
-from tests.fakes import FakeTeacher
+from tests.fakes import FakeTeacher, ToyDataset, toy_answers
 from torch import nn
 
 from wsss.methods import Frozen, Method, find_method, list_methods
@@ -18,11 +20,14 @@ from wsss.types import Batch
 NAMES = ("background", "boat", "train", "cat")
 SMALL = {"backbone": "resnet_small", "backbone_weights": None, "batch_norm": "live", "freeze_until": None}
 METHODS = list_methods()
+TOYS = ToyDataset(NAMES, {"x": (0, 1, 2)})
 
 
 def helpers() -> Frozen:
     return Frozen(
-        teacher=FakeTeacher(towards=0.3), tag_classifier=TagClassifier(build_backbone("vgg_small"), 3)
+        teacher=FakeTeacher(towards=0.3),
+        tag_classifier=TagClassifier(build_backbone("vgg_small"), 3),
+        answers=toy_answers(TOYS),
     )
 
 
@@ -31,7 +36,10 @@ def small(name: str) -> Method:
     cls = find_method(name)
     torch.manual_seed(0)
     known = {key: value for key, value in SMALL.items() if key in cls.Config.model_fields}
-    return cls(cls.Config(**known), NAMES, helpers())
+    method = cls(cls.Config(**known), NAMES, helpers())
+    with tempfile.TemporaryDirectory() as folder:
+        method.prepare(TOYS, ("x",), Path(folder))
+    return method
 
 
 def squares(count: int = 6, size: int = 32) -> Batch:
@@ -45,7 +53,7 @@ def squares(count: int = 6, size: int = 32) -> Batch:
 
 
 def test_there_are_methods() -> None:
-    assert {"cam", "clims"} <= set(METHODS)
+    assert {"cam", "clims", "qa_clims"} <= set(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -26,6 +26,8 @@ from wsss.checks import nearest
 from wsss.data.dataset import Dataset
 from wsss.errors import RecipeError, WeightsError
 from wsss.models.clip import ImageTextTeacher
+from wsss.questions.answers import Answers
+from wsss.training.journal import Progress
 from wsss.types import Batch, ClassInfo, Paper
 
 
@@ -46,10 +48,12 @@ class Frozen:
     Args:
         teacher: image-text matcher (CLIP family), for methods guided by language.
         tag_classifier: trained multi-label classifier, (B, 3, H, W) -> (B, K) logits (CLIMS ablation).
+        answers: what a question answering model said about every training image (QA-CLIMS); no model itself.
     """
 
     teacher: ImageTextTeacher | None = None
     tag_classifier: nn.Module | None = None
+    answers: Answers | None = None
 
 
 class Method(nn.Module, ABC):
@@ -66,6 +70,8 @@ class Method(nn.Module, ABC):
         supervision: I (image labels), I+L (and language), I+S (and saliency).
         export_fields: hyper-parameters that change what `cams` gives and no weight: with another value the
             maps are written anew and nothing is trained again.
+        prepare_fields: hyper-parameters that decide what `prepare` leaves; None: all. Runs that share them
+            share its work.
         mean, std: statistics that images are normalised with, RGB in [0, 1].
     """
 
@@ -74,6 +80,7 @@ class Method(nn.Module, ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     supervision: ClassVar[str] = "I"
     export_fields: ClassVar[frozenset[str]] = frozenset()
+    prepare_fields: ClassVar[frozenset[str] | None] = None
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -110,8 +117,22 @@ class Method(nn.Module, ABC):
     def cams(self, images: Tensor) -> Tensor:
         """Class activation maps (B, K, h, w) of images (B, 3, H, W): non-negative, unnormalised."""
 
-    def prepare(self, dataset: Dataset, cache_dir: Path) -> None:
-        """One-off work before training; default: nothing."""
+    def prepare(
+        self, dataset: Dataset, ids: Sequence[str], cache_dir: Path, *, progress: Progress | None = None
+    ) -> None:
+        """One-off work before training, kept in `cache_dir`; default: nothing.
+
+        Called once in a stage of its own, and again before training, when it finds its work done.
+
+        Args:
+            dataset: images and tags, no masks.
+            ids: images that will be trained on.
+            cache_dir: where it may keep files; what an interruption leaves there is for the next call.
+            progress: follows the work.
+        """
+
+    def rehearse(self, image_id: str) -> None:
+        """Stand in for `prepare` before a step is timed on images all called `image_id`; default: nothing."""
 
     def initialise(self, state: Mapping[str, Tensor]) -> None:
         """Start from the weights of the recipe's `initialise` method; default: all must fit."""

@@ -121,6 +121,12 @@ class _Losses(nn.Module):
     def __init__(self, trainable: nn.Module) -> None:
         super().__init__()
         self.trainable = trainable
+        # constants that every process has made itself, such as tables of texts, need no sending in each step
+        self._ddp_params_and_buffers_to_ignore = [
+            f"{place}.{name}" if place else name
+            for place, module in self.named_modules()
+            for name in module._non_persistent_buffers_set
+        ]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         losses = cast(Trainable, self.trainable).losses(batch)
