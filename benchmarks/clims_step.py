@@ -11,12 +11,7 @@ before it picks the pairs' own, and lets gradients reach the teacher's weights. 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +20,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from record import record
+from timed_steps import BACKBONE, Losses, backbone_pass, best_times, peak_mb, run_alone
 from wsss.layers.class_texts import published_texts
 from wsss.methods.base import Frozen
 from wsss.methods.clims import Clims
@@ -103,97 +99,36 @@ def straightforward(method: Clims, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def backbone_pass(method: Clims, batch: Batch) -> dict[str, Tensor]:
-    """The backbone's own forward pass, with a loss that costs nothing."""
-    return {"mean": method.backbone(batch.images).mean()}
-
-
-CASES: dict[str, Callable[[Clims, Batch], dict[str, Tensor]]] = {
+CASES: dict[str, Losses] = {
     "ours": lambda method, batch: method.losses(batch),
     "straightforward": straightforward,
-    "backbone": backbone_pass,
+    BACKBONE: backbone_pass,
 }
 
 
-def step(
-    name: str, method: Clims, batch: Batch, optimizer: torch.optim.Optimizer
-) -> tuple[float, float, float]:
-    """Run one step; its loss, its seconds, and the seconds of all cores together."""
+def grow_gradients(method: Clims, name: str) -> None:
+    """The straightforward version lets gradients reach the teacher's weights."""
     teacher = method.frozen.teacher
     assert isinstance(teacher, HuggingFaceTeacher)
     teacher.requires_grad_(name == "straightforward")
-    _wait(batch)
-    start, cores = time.perf_counter(), time.process_time()
-    total = torch.stack(list(CASES[name](method, batch).values())).sum()
-    total.backward()
-    if name != "backbone":
-        optimizer.step()
-    optimizer.zero_grad()
-    _wait(batch)
-    return float(total.detach()), time.perf_counter() - start, time.process_time() - cores
-
-
-def _wait(batch: Batch) -> None:
-    if batch.images.device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def peak_mb(name: str, arguments: argparse.Namespace) -> float:
-    """Peak memory of a process that runs two steps of one case."""
-    options = ["--only", name, "--lists", arguments.lists, "--device", arguments.device]
-    done = subprocess.run([sys.executable, __file__, *options], check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout)["peak_mb"])
-
-
-def run_alone(name: str, arguments: argparse.Namespace) -> None:
-    """Two steps, then the process's peak memory as JSON."""
-    device = torch.device(arguments.device)
-    method, batch = setup(arguments.lists, device)
-    optimizer = torch.optim.SGD(method.parameter_groups(1e-6))
-    for _ in range(2):
-        step(name, method, batch, optimizer)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**20
-    print(json.dumps({"peak_mb": peak}))
 
 
 def main(arguments: argparse.Namespace) -> None:
+    options = ["--lists", arguments.lists, "--device", arguments.device]
     # first, while this process is small: a child's peak on Linux starts from its parent's size
-    peaks = {name: peak_mb(name, arguments) for name in ("ours", "straightforward")}
+    peaks = {name: peak_mb(__file__, name, options) for name in ("ours", "straightforward")}
     device = torch.device(arguments.device)
     method, batch = setup(arguments.lists, device)
-    optimizer = torch.optim.SGD(method.parameter_groups(0.0))  # rate 0: every step has the same loss
-    seconds: dict[str, list[float]] = {name: [] for name in CASES}
-    core_seconds: dict[str, list[float]] = {name: [] for name in CASES}
-    for repetition in range(arguments.repetitions + 1):
-        losses = {}
-        for name in CASES:
-            losses[name], duration, busy = step(name, method, batch, optimizer)
-            if repetition:  # the first warms up
-                seconds[name].append(duration)
-                core_seconds[name].append(busy)
-        difference = abs(losses["ours"] - losses["straightforward"])
-        assert difference < 1e-4 * abs(losses["straightforward"]), losses
-    times = {name: min(values) for name, values in seconds.items()}  # other work on the machine only adds
-    for name in CASES:
-        print(
-            name,
-            "seconds",
-            *(f"{v:.2f}" for v in seconds[name]),
-            "of cores",
-            f"{min(core_seconds[name]):.2f}",
-        )
-    ours = times["ours"]
+    times = best_times(CASES, method, batch, arguments.repetitions, partial(grow_gradients, method))
+    ours, plain = times["ours"], times["straightforward"]
     of = f"ResNet-50 at 512 px, ViT-B/32, 4 images, 6 pairs, {arguments.lists} lists"
-    plain = times["straightforward"]
     record("clims_step", of, "straightforward step", plain / ours, ours, peaks["ours"], device=device)
     record(
-        "clims_step", of, "backbone pass alone", times["backbone"] / ours, ours, peaks["ours"], device=device
+        "clims_step", of, "backbone pass alone", times[BACKBONE] / ours, ours, peaks["ours"], device=device
     )
     own = f"{of}: the straightforward step itself"
     record("clims_step", own, "straightforward step", 1.0, plain, peaks["straightforward"], device=device)
-    print(f"a step takes {ours / times['backbone']:.2f} times the backbone's own pass")
+    print(f"a step takes {ours / times[BACKBONE]:.2f} times the backbone's own pass")
 
 
 if __name__ == "__main__":
@@ -203,4 +138,9 @@ if __name__ == "__main__":
     parser.add_argument("--lists", choices=PRESETS, default="voc")
     parser.add_argument("--only", choices=CASES, help="run this case alone and print its peak memory")
     chosen = parser.parse_args()
-    run_alone(chosen.only, chosen) if chosen.only else main(chosen)
+    if chosen.only:
+        alone, shown = setup(chosen.lists, torch.device(chosen.device))
+        grow_gradients(alone, chosen.only)
+        run_alone(CASES[chosen.only], alone, shown)
+    else:
+        main(chosen)

@@ -194,9 +194,9 @@ def test_a_method_finds_what_it_prepared(place: Path, tmp_path: Path):
     (tmp_path / "ready.py").write_text(
         "from wsss.methods.cam import Cam\n\n\n"
         "class Ready(Cam):\n    '''Asks once.'''\n\n"
-        "    def prepare(self, dataset, cache_dir):\n"
+        "    def prepare(self, dataset, ids, cache_dir, *, progress=None):\n"
         "        if not cache_dir.is_dir():\n            cache_dir.mkdir(parents=True)\n"
-        "            (cache_dir / 'answers.txt').write_text(' '.join(dataset.ids('train')))\n"
+        "            (cache_dir / 'answers.txt').write_text(' '.join(ids))\n"
         "        self.answers = (cache_dir / 'answers.txt').read_text()\n\n"
         "    def losses(self, batch):\n"
         "        assert set(batch.image_ids) <= set(self.answers.split())\n"

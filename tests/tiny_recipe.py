@@ -62,6 +62,26 @@ def clims_recipe(teacher: Path) -> dict[str, Any]:
     return recipe
 
 
+def qa_recipe(teacher: Path, vqa: Path | str) -> dict[str, Any]:
+    """A tiny QA-CLIMS; maps only."""
+    recipe = copy.deepcopy(CAM_RECIPE)
+    del recipe["segmentation"]
+    recipe["initialise"] = {"method": recipe.pop("method"), "training": training(1)}
+    recipe["method"] = {
+        "name": "qa_clims",
+        "teacher": str(teacher),
+        "vqa": str(vqa),
+        "backbone": "resnet_small",
+        "output_stride": 8,
+        "freeze_until": None,
+        "mask_mode": "pixel",
+        "logit_offset": 4.0,
+        "export": "sigmoid",
+    }
+    recipe["training"] = training(1)
+    return recipe
+
+
 SMALL_NET: dict[str, Any] = {"backbone": "resnet_small", "backbone_weights": None}
 REFINERS: list[dict[str, Any]] = [
     {"name": "dense_crf", "parameters": {"iterations": 2}},
@@ -102,6 +122,15 @@ def random_teacher(folder: Path) -> Path:
 
     if not folder.is_dir():
         save_clip(folder, new_clip(0), {"variant": "random"})
+    return folder
+
+
+def random_vqa(folder: Path) -> Path:
+    """An untrained question answering model in the embedded one's format."""
+    from wsss.models.embedded.vqa_format import new_vqa, save_vqa
+
+    if not folder.is_dir():
+        save_vqa(folder, new_vqa(0), {"command": "none"})
     return folder
 
 

@@ -7,7 +7,7 @@ from wsss.cli.display import StageDisplay, percent
 
 
 def test_without_a_terminal_progress_is_a_plain_line_now_and_then(capsys, monkeypatch):
-    monkeypatch.setattr(display.error_console, "file", None)
+    monkeypatch.setattr(display.error_console, "_file", None)
     clock = iter(float(second) for second in (0, 5, 11, 12, 30))
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
     with StageDisplay() as shown:
@@ -25,7 +25,7 @@ def test_without_a_terminal_progress_is_a_plain_line_now_and_then(capsys, monkey
 
 
 def test_the_time_left_is_that_of_the_running_phase(capsys, monkeypatch):
-    monkeypatch.setattr(display.error_console, "file", None)
+    monkeypatch.setattr(display.error_console, "_file", None)
     clock = iter(float(second) for second in (0, 20, 100, 120, 220))
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
     with StageDisplay() as shown:

@@ -14,6 +14,7 @@ from fake_parts import MemoryDataset
 
 import wsss.engine.estimate as estimating
 from tiny_recipe import CAM_RECIPE, REFINERS, clims_recipe, random_teacher, training, write_recipe
+from wsss.engine.data_facts import SAMPLED_SIZES, sampled_sizes
 from wsss.engine.estimate import Estimate, estimate
 from wsss.engine.recipe import load_recipe
 from wsss.engine.run import run
@@ -62,7 +63,7 @@ SIZES = ((32, 32), (16, 32), (160, 320))
 def shown(monkeypatch: pytest.MonkeyPatch, steady_clock) -> list[tuple[int, ...]]:
     """Shapes of the images that are passed for timing, of a data set of images of three sizes."""
     found: list[tuple[int, ...]] = []
-    facts = estimating._facts
+    facts = estimating.data_facts
 
     def timed(work, device):
         if isinstance(work, partial):
@@ -74,7 +75,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, steady_clock) -> list[tuple[int, ...]
         return replace(facts(recipe, workspace), sizes=SIZES)
 
     monkeypatch.setattr(estimating, "_timed", timed)
-    monkeypatch.setattr(estimating, "_facts", three_sizes)
+    monkeypatch.setattr(estimating, "data_facts", three_sizes)
     return found
 
 
@@ -134,11 +135,11 @@ def test_sizes_are_read_of_a_few_spread_images_and_unreadable_ones_left_out(
         return dataset.images[image_id].shape[:2]
 
     monkeypatch.setattr(dataset, "image_size", image_size)
-    sizes = estimating._sampled_sizes(dataset, dataset.names)
-    assert 300 <= len(asked) <= estimating.SAMPLED_SIZES
+    sizes = sampled_sizes(dataset, dataset.names)
+    assert 300 <= len(asked) <= SAMPLED_SIZES
     assert asked[-1] >= "image_99"
     assert len(sizes) == len(asked) - 1
-    assert estimating._sampled_sizes(dataset, ()) == ((1, 1),)
+    assert sampled_sizes(dataset, ()) == ((1, 1),)
 
 
 def test_finished_stages_cost_nothing_and_nothing_is_written(tmp_path: Path, steady_clock):

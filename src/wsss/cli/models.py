@@ -22,7 +22,7 @@ embedded = typer.Typer(
 teacher = typer.Typer(no_args_is_help=True, help="Train a teacher on one's own tags and scene words.")
 weights = typer.Typer(no_args_is_help=True, help="Get model weights.")
 
-Model = Annotated[str, typer.Argument(help="Which embedded model: clip.")]
+Model = Annotated[str, typer.Argument(help="Which embedded model: clip or vqa.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,14 +37,15 @@ def train_embedded(
     model: Model = "clip",
     seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
     variant: Annotated[
-        str, typer.Option(help="contrastive (the shipped one), dense or exact.")
+        str, typer.Option(help="Of clip: contrastive (the shipped one), dense or exact.")
     ] = "contrastive",
-    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("teachers/embedded"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; none: teachers/embedded or vqa/embedded.")
+    ] = None,
 ) -> None:
-    """Train the embedded teacher from nothing, as the shipped one was made."""
-    from wsss.models.embedded.teacher import train_clip
-
+    """Train the embedded teacher or VQA as the shipped one was made."""
     _check_model(model)
+    folder = out or Path("teachers" if model == "clip" else "vqa") / "embedded"
     bars: dict[str, Progress] = {}
     with StageDisplay() as display:
 
@@ -53,9 +54,17 @@ def train_embedded(
                 bars[what] = display.started(what.capitalize())
             bars[what](done, total, "")
 
-        folder = train_clip(out, seed=seed, variant=variant, progress=report)
+        if model == "clip":
+            from wsss.models.embedded.teacher import train_clip
+
+            train_clip(folder, seed=seed, variant=variant, progress=report)
+        else:
+            from wsss.models.embedded.vqa_training import train_vqa
+
+            train_vqa(folder, seed=seed, progress=report)
     console.print(
-        f"The teacher is in {folder}. Measure it with `wsss embedded evaluate clip --folder {folder}`.",
+        f"The {'teacher' if model == 'clip' else 'VQA'} is in {folder}. "
+        f"Measure it with `wsss embedded evaluate {model} --folder {folder}`.",
         highlight=False,
         soft_wrap=True,
     )
@@ -64,16 +73,19 @@ def train_embedded(
 @embedded.command("evaluate")
 def evaluate_embedded(
     model: Model = "clip",
-    folder: Annotated[Path | None, typer.Option(help="Another teacher; none: the shipped one.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Another model; none: the shipped one.")] = None,
     images: Annotated[int, typer.Option(help="Number of unseen scenes.")] = 500,
     seed: Annotated[int, typer.Option(help="Which scenes.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the embedded teacher on masked crops of unseen generated images."""
+    """Measure the embedded teacher on masked crops, or the embedded VQA on its questions."""
+    _check_model(model)
+    if model == "vqa":
+        _evaluate_vqa(folder, images, seed, as_json=as_json)
+        return
     from wsss.models.embedded.evaluation import evaluate_clip
     from wsss.models.weights import find_weights
 
-    _check_model(model)
     scores = evaluate_clip(folder or find_weights("embedded"), images=images, seed=seed)
     if as_json:
         write_json(json.dumps(scores, indent=1))
@@ -134,6 +146,45 @@ def fetch_weights(
     console.print(f"The weights are in {path}.", highlight=False, soft_wrap=True)
 
 
+def _evaluate_vqa(folder: Path | None, images: int, seed: int, *, as_json: bool) -> None:
+    from wsss.models.embedded.vqa_evaluation import evaluate_vqa
+
+    scores = evaluate_vqa(folder or "embedded", images=images, seed=seed)
+    if as_json:
+        write_json(json.dumps(scores, indent=1))
+        return
+    table = Table("question", "right %", "of a grey image %", "gain", "best guess %", "benchmark scenes %")
+    for topic, seen in scores["seeing"].items():
+        grey, guess, usual = (scores[how][topic] for how in ("grey", "guessing", "benchmark"))
+        gain = f"{seen - grey:+.1f}"
+        table.add_row(
+            topic.replace("_", " "), f"{seen:.1f}", f"{grey:.1f}", gain, f"{guess:.1f}", f"{usual:.1f}"
+        )
+    console.print(table)
+
+
+@weights.command("convert-ovseg")
+def convert_ovseg_weights(
+    file: Annotated[Path, typer.Argument(help="OVSeg's checkpoint, ovseg_swinbase_vitL14_ft_mpt.pth.")],
+    out: Annotated[Path, typer.Option(help="Folder for the teacher, for `method.teacher` in recipes.")],
+    base: Annotated[
+        str, typer.Option(help="The plain CLIP that it began with: an id in the local cache, or a folder.")
+    ] = "openai/clip-vit-large-patch14",
+    allow_pickle: Annotated[
+        bool, typer.Option(help="Read a file that holds more than tensors; none of its code runs.")
+    ] = False,
+) -> None:
+    """Make a mask-adapted teacher of OVSeg's checkpoint (CC BY-NC 4.0: non-commercial)."""
+    from wsss.models.ovseg_import import convert_ovseg
+
+    folder = convert_ovseg(file, base, out, allow_pickle=allow_pickle)
+    console.print(
+        f"The teacher is in {folder}. Its licence is CC BY-NC 4.0 (non-commercial).",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def _check_model(model: str) -> None:
-    if model != "clip":
-        raise RecipeError(f"There is no embedded model `{model}`. Choose `clip`.")
+    if model not in ("clip", "vqa"):
+        raise RecipeError(f"There is no embedded model `{model}`. Choose `clip` or `vqa`.")

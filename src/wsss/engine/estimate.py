@@ -9,14 +9,12 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, prod
+from math import prod
 from pathlib import Path
-from statistics import fmean
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,10 +22,9 @@ from torch import Tensor, nn
 
 from wsss.activation.extract import MAX_PIXELS, Pixels, capped_size, images_per_pass, scaled_size
 from wsss.crf import PRESETS, CrfParameters, DenseCrf
-from wsss.data import ScenesConfig
-from wsss.data.dataset import Dataset, tagged_ids
-from wsss.data.scenes import CLASS_NAMES, class_infos
 from wsss.engine import provenance
+from wsss.engine.answers_work import load_model
+from wsss.engine.data_facts import DataFacts, data_facts, mean_pixels
 from wsss.engine.method_work import tag_classifier_network
 from wsss.engine.plan import plan, until_stage
 from wsss.engine.recipe import MethodSection, Recipe
@@ -35,20 +32,22 @@ from wsss.engine.stages import Silence, Stage, Workspace, stage_record
 from wsss.errors import WsssError
 from wsss.methods.base import Frozen, Method
 from wsss.models.clip import HuggingFaceTeacher, load_teacher
+from wsss.questions.questions import all_templates, fill
 from wsss.refiners.base import find_refiner
 from wsss.segmentation import build
 from wsss.segmentation.predict import best_classes, images_per_batch, probabilities
 from wsss.training.config import TrainingConfig
 from wsss.training.loop import Trainable
 from wsss.training.seeding import preserved_random_states
-from wsss.types import ActivationMaps, Batch, ClassInfo, Sample
+from wsss.types import ActivationMaps, Batch, Sample
 
+PROBE = "probe"  # id of all images of a timed step
 PROBE_PIXELS = 1_500_000  # of one timed step: enough to be typical, small enough to be quick
 PROBE_IMAGES = 16  # of one timed pass
-SAMPLED_SIZES = 400  # images whose headers are read
 SECONDS_PER_PIXEL = 1.2e-7  # decoding, drawing, scoring and writing an image, measured on one core
 BYTES_PER_PIXEL = 0.5  # of a JPEG image with its masks, as the scenes tree holds them
 LABELS_PER_IMAGE = 1.6  # VOC: 1.555
+ANSWER_BYTES = 2000  # of an image's line in a file of answers, and of its final texts
 
 
 @dataclass(frozen=True)
@@ -85,27 +84,6 @@ class Estimate:
         return sum(stage.disk_bytes for stage in self.stages)
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What the estimate knows of the data without generating them; sizes are those of a sample."""
-
-    class_names: tuple[str, ...]
-    classes: tuple[ClassInfo, ...]
-    train: int
-    val: int
-    sizes: tuple[tuple[int, int], ...]
-
-    @property
-    def pixels(self) -> float:
-        """Of an image, on average: what time and disk follow from."""
-        return _mean_pixels(self.sizes)
-
-    @property
-    def largest(self) -> tuple[int, int]:
-        """The size that decides the memory."""
-        return max(self.sizes, key=prod)
-
-
 @dataclass
 class _Cost:
     seconds: float = 0.0
@@ -120,7 +98,7 @@ def estimate(
     workspace = Workspace(runs, recipe.data, provenance.default_device(), Silence())
     stages = until_stage(plan(recipe, seed, workspace), until)
     waiting = [stage for stage in stages if stage_record(workspace.folder(stage)) is None]
-    prober = _Prober(recipe, workspace, _facts(recipe, workspace))
+    prober = _Prober(recipe, workspace, data_facts(recipe, workspace))
     with preserved_random_states():
         costs = [(stage, prober.cost(stage)) for stage in waiting]
     place = runs if runs.exists() else Path()
@@ -131,31 +109,10 @@ def estimate(
     )
 
 
-def _facts(recipe: Recipe, workspace: Workspace) -> _Facts:
-    config = recipe.data
-    if isinstance(config, ScenesConfig):
-        size = (config.size, config.size)
-        return _Facts(CLASS_NAMES, tuple(class_infos()), config.train, config.val, (size,))
-    dataset = workspace.dataset
-    train = tagged_ids(dataset, config.train_split)
-    val = dataset.ids(config.val_split) if recipe.segmentation is not None else ()
-    sizes = _sampled_sizes(dataset, (*train, *val))
-    return _Facts(dataset.class_names, dataset.classes, len(train), len(val), sizes)
-
-
-def _sampled_sizes(dataset: Dataset, ids: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Sizes of evenly spread images; of those that can't be read the stages themselves will tell."""
-    sizes = []
-    for image_id in ids[:: max(1, ceil(len(ids) / SAMPLED_SIZES))]:
-        with suppress(WsssError, OSError):
-            sizes.append(dataset.image_size(image_id))
-    return tuple(sizes) or ((1, 1),)
-
-
 class _Prober:
     """Times one step of each network, and keeps the largest memory."""
 
-    def __init__(self, recipe: Recipe, workspace: Workspace, facts: _Facts) -> None:
+    def __init__(self, recipe: Recipe, workspace: Workspace, facts: DataFacts) -> None:
         self.recipe, self.workspace, self.facts = recipe, workspace, facts
         self.memory_bytes = _used_memory(workspace.device)
 
@@ -173,6 +130,8 @@ class _Prober:
             return self._teacher_training(self.recipe.train_teacher.training)
         if stage.kind == "finetune-teacher" and self.recipe.finetune_teacher is not None:
             return self._teacher_training(self.recipe.finetune_teacher.training)
+        if stage.kind == "ask-questions":
+            return _Cost(handling + images * LABELS_PER_IMAGE * self._asking(), images * ANSWER_BYTES)
         if stage.kind == "activate":
             return _Cost(handling + images * self._extraction(), 2 * map_bytes)
         if stage.kind == "predict":
@@ -282,7 +241,9 @@ class _Prober:
             assert self.recipe.tag_classifier is not None
             network = tag_classifier_network(self.recipe.tag_classifier, len(self.facts.class_names) - 1)
             frozen = Frozen(tag_classifier=network.eval())
-        return section.cls(config, self.facts.class_names, frozen)
+        method = section.cls(config, self.facts.class_names, frozen)
+        method.rehearse(PROBE)
+        return method
 
     def _teacher(self, section: MethodSection) -> HuggingFaceTeacher:
         """The method's teacher; for one that is yet to be trained, the shipped one of about that size."""
@@ -300,6 +261,18 @@ class _Prober:
         size = 4.0 * sum(p.numel() for p in teacher.parameters())
         return _Cost(3 * seconds * steps * config.batch_size * config.accumulate, size)
 
+    def _asking(self) -> float:
+        """Seconds for all questions about one class of one image."""
+        section = self.recipe.method
+        assert section is not None
+        if section.vqa.is_oracle:
+            return 0.0
+        config: Any = section.config
+        noun, model = self.facts.class_names[1], load_model(section.vqa, self.workspace.device)
+        questions = [fill(template, noun) for template in all_templates(config.questions)]
+        image = _smooth_image(self.facts.largest)
+        return _timed(lambda: model.answer([image], [questions]), self.workspace.device)
+
     def _batch(self, count: int, crop: int, aligned: Mapping[str, Tensor]) -> Batch:
         labels = torch.zeros(count, len(self.facts.class_names) - 1, dtype=torch.bool)
         labels[:, 0] = True
@@ -307,7 +280,7 @@ class _Prober:
         batch = Batch(
             images=torch.randn(count, 3, crop, crop),
             image_labels=labels,
-            image_ids=("probe",) * count,
+            image_ids=(PROBE,) * count,
             valid=torch.ones(count, crop, crop, dtype=torch.bool),
             aligned=aligned,
         )
@@ -327,7 +300,7 @@ class _Prober:
             if largest not in rates:
                 together = min(config.batch_images, images_per_pass(largest, config, device))
                 rates[largest] = self._inference(method.cams, largest, together * mirrored, mirrored)
-            seconds += mirrored * rates[largest] * _mean_pixels(sizes)
+            seconds += mirrored * rates[largest] * mean_pixels(sizes)
         return seconds
 
     def _prediction(self) -> float:
@@ -342,7 +315,7 @@ class _Prober:
 
         seen = capped_size(largest, MAX_PIXELS)
         rate = self._inference(masks, seen, images_per_batch(largest, config.test_batch_size))
-        return rate * _mean_pixels([capped_size(size, MAX_PIXELS) for size in self.facts.sizes])
+        return rate * mean_pixels([capped_size(size, MAX_PIXELS) for size in self.facts.sizes])
 
     def _inference(
         self, forward: Callable[[Tensor], object], size: tuple[int, int], together: int, at_least: int = 1
@@ -376,10 +349,6 @@ def _smooth_image(size: tuple[int, int]) -> Pixels:
     y, x = np.mgrid[: size[0], : size[1]]
     waves = np.stack([np.sin(x / 23 + y / 37), np.sin(x / 11), np.cos(y / 17)], axis=-1)
     return (127 + 120 * waves).astype(np.uint8)
-
-
-def _mean_pixels(sizes: Sequence[tuple[int, int]]) -> float:
-    return fmean(prod(size) for size in sizes)
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

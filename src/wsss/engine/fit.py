@@ -13,6 +13,8 @@ from wsss.engine import method_work, scoring, segmentation_work
 from wsss.engine.recipe import MethodSection, Recipe
 from wsss.errors import RecipeError
 from wsss.layers.cam_backbone import cam_backbone
+from wsss.models.teacher_folder import takes_masks
+from wsss.models.weights import find_weights
 from wsss.refiners.base import find_refiner
 from wsss.segmentation import build
 from wsss.training.config import TrainingConfig
@@ -25,7 +27,7 @@ def check_networks(recipe: Recipe) -> None:
     """Build what can be built without data or weights (on torch's meta device, which computes nothing).
 
     Raises:
-        RecipeError: the method can't start from the weights of `initialise`.
+        RecipeError: the method can't start from the weights of `initialise`, or its teacher takes no masks.
         ShapeError: a network has no such output stride.
     """
     with torch.device("meta"):
@@ -33,6 +35,8 @@ def check_networks(recipe: Recipe) -> None:
             build(recipe.segmentation.model_copy(update={"weights": None}), _FEW_CLASSES)
         for section in recipe.refine:
             find_refiner(section.name)(section.config, _FEW_CLASSES).rehearse(1, 1)
+        if recipe.method is not None:
+            _check_masks(recipe, recipe.method)
         if recipe.method is not None and recipe.initialise is not None:
             own, start = _backbone_shapes(recipe.method), _backbone_shapes(recipe.initialise.method)
             if own is not None and start is not None and own != start:
@@ -40,6 +44,18 @@ def check_networks(recipe: Recipe) -> None:
                     "`method` can't start from the weights of `initialise`: their backbones differ. "
                     "Give both the same `backbone` and `output_stride`."
                 )
+
+
+def _check_masks(recipe: Recipe, section: MethodSection) -> None:
+    """Find a teacher without mask prompts before anything is asked or trained."""
+    if not getattr(section.config, "wants_token_masks", False):
+        return
+    is_made = recipe.train_teacher is not None or recipe.finetune_teacher is not None
+    if is_made or not takes_masks(find_weights(section.teacher)):
+        raise RecipeError(
+            f"`method.mask_mode` of {recipe.name} needs a mask-adapted teacher, and this one takes no masks. "
+            "Convert OVSeg's weights with `wsss weights convert-ovseg`, or leave `mask_mode` out."
+        )
 
 
 def check_classes(recipe: Recipe, classes: Sequence[ClassInfo]) -> None:

@@ -12,6 +12,7 @@ from wsss.data import ScenesConfig
 from wsss.data.dataset import Dataset, WithoutMasks, tagged_ids
 from wsss.data.loaders import TrainingBatches
 from wsss.data.scenes import write_tree
+from wsss.engine import answers_work
 from wsss.engine.collapse import map_alarm
 from wsss.engine.fingerprint import file_fingerprint
 from wsss.engine.recipe import MethodSection, Recipe, TagClassifierSection
@@ -27,7 +28,7 @@ from wsss.training.checkpoint import load_state
 from wsss.training.config import TrainingConfig
 from wsss.training.journal import Progress
 from wsss.training.loop import train
-from wsss.training.processes import num_processes, process_number
+from wsss.training.processes import is_main_process, num_processes, process_number, wait_for_everyone
 from wsss.training.seeding import seed_everything
 
 
@@ -70,8 +71,26 @@ def prepare(
 ) -> None:
     """The method's one-off work before training."""
     dataset = WithoutMasks(workspace.dataset)
+    ids = training_ids(dataset, recipe.data.train_split)
     method = build_method(section, dataset, frozen_models(recipe, section, helpers, workspace), seed=0)
-    method.to(workspace.device).prepare(dataset, folder / "cache")
+    method.to(workspace.device).prepare(dataset, ids, folder / "cache", progress=progress)
+
+
+def ask_about(
+    recipe: Recipe, section: MethodSection, folder: Path, workspace: Workspace, progress: Progress
+) -> dict[str, Any]:
+    """Ask the method's questions about the training images; leaves `answers.jsonl`."""
+    dataset = workspace.dataset  # answers_work shows masks to nobody; the oracle reads the generator's notes
+    return answers_work.ask_questions(
+        section.vqa,
+        section.config.with_class_texts(dataset.classes),
+        dataset,
+        training_ids(WithoutMasks(dataset), recipe.data.train_split),
+        workspace.runs / "answers",
+        folder,
+        workspace.device,
+        progress,
+    )
 
 
 def train_method(
@@ -88,7 +107,15 @@ def train_method(
     dataset = WithoutMasks(workspace.dataset)
     method = build_method(section, dataset, frozen_models(recipe, section, inputs, workspace), seed=seed)
     if "prepare" in inputs:
-        method.prepare(dataset, workspace.folder(inputs["prepare"]) / "cache")
+        ids, cache = (
+            training_ids(dataset, recipe.data.train_split),
+            workspace.folder(inputs["prepare"]) / "cache",
+        )
+        if is_main_process():  # alone, should it find that something has to be made again
+            method.prepare(dataset, ids, cache)
+        wait_for_everyone()
+        if not is_main_process():
+            method.prepare(dataset, ids, cache)
     if "initialise" in inputs:
         state, _ = load_state(workspace.folder(inputs["initialise"]) / "model.safetensors")
         method.initialise(state)
@@ -105,6 +132,16 @@ def train_method(
         "method": method.config.model_dump(mode="json"),
         "sha256": file_fingerprint(folder / "model.safetensors"),
     }
+
+
+def _load_prepared(method: Method, dataset: Dataset, recipe: Recipe, cache: Path) -> None:
+    """Let the method find what it prepared; the first process first, should anything be missing."""
+    ids = training_ids(dataset, recipe.data.train_split)
+    if is_main_process():
+        method.prepare(dataset, ids, cache)
+    wait_for_everyone()
+    if not is_main_process():
+        method.prepare(dataset, ids, cache)
 
 
 def label_batches(
@@ -227,13 +264,16 @@ def frozen_models(
         made: stages that make helpers, by the name of the `Frozen` field.
         workspace: where those stages' folders are.
     """
-    teacher, classifier = None, None
+    teacher, classifier, answers = None, None, None
     if "teacher" in section.needs:
-        place = workspace.folder(made["teacher"]) / "teacher" if "teacher" in made else section.teacher
-        teacher = load_teacher(place, precision=section.teacher_precision)
+        source = workspace.folder(made["teacher"]) / "teacher" if "teacher" in made else section.teacher
+        teacher = load_teacher(source, precision=section.teacher_precision)
     if "tag_classifier" in section.needs:
         assert recipe.tag_classifier is not None
         classifier = load_tag_classifier(
             recipe.tag_classifier, workspace.folder(made["tag_classifier"]), workspace
         )
-    return Frozen(teacher=teacher, tag_classifier=classifier)
+    if "answers" in section.needs:
+        place = workspace.folder(made["answers"]) if "answers" in made else None
+        answers = answers_work.read_stage_answers(section.vqa, place, workspace.dataset.name)
+    return Frozen(teacher=teacher, tag_classifier=classifier, answers=answers)

@@ -11,14 +11,21 @@ from typing import Any
 from wsss.data import FolderConfig, ScenesConfig, VocConfig
 from wsss.data.scenes import class_infos
 from wsss.engine import map_work, method_work, scoring, segmentation_work
-from wsss.engine.fingerprint import file_fingerprint
+from wsss.engine.answers_work import asking_settings
 from wsss.engine.fit import check_classes, check_images, check_networks
 from wsss.engine.recipe import MethodSection, Recipe, refined_stages
+from wsss.engine.stage_inputs import (
+    backbone_weights,
+    foreign_files,
+    method_settings,
+    own_file,
+    prepare_settings,
+    teacher_weights,
+)
 from wsss.engine.stages import Stage, Workspace
 from wsss.errors import RecipeError
-from wsss.methods.base import Method, MethodConfig
+from wsss.methods.base import Method
 from wsss.models import weights
-from wsss.refiners.base import RefinerConfig
 from wsss.training.config import TrainingConfig
 
 
@@ -125,10 +132,10 @@ def _method(
         cache = _stage(
             "prepare",
             "Prepare the method",
-            {"method": _method_settings(section), "split": recipe.data.train_split},
+            {"method": prepare_settings(section), "split": recipe.data.train_split},
             (*stages, *source.inputs),
             partial(method_work.prepare, recipe, section, helpers),
-            reads=(*source.reads, *_weights(section, helpers)),
+            reads=(*source.reads, *foreign_files(section, helpers)),
         )
         stages.append(cache)
     initial: Stage | None = None
@@ -183,9 +190,19 @@ def _frozen_helpers(recipe: Recipe, section: MethodSection, seed: int, source: S
             {**recipe.finetune_teacher.model_dump(mode="json"), "split": recipe.data.train_split},
             source.inputs,
             partial(method_work.finetune_teacher, recipe, section, recipe.finetune_teacher, seed),
-            reads=(*source.reads, *_teacher_weights(section)),
+            reads=(*source.reads, *teacher_weights(section)),
             seed=seed,
             every_process=True,
+        )
+    if "answers" in section.needs and section.vqa.answers_file is None:
+        model = section.vqa.weights
+        helpers["answers"] = _stage(
+            "ask-questions",
+            "Ask questions about the images",
+            asking_settings(section.vqa, section.config, recipe.data.train_split),
+            source.inputs,
+            partial(method_work.ask_about, recipe, section),
+            reads=(*source.reads, *(() if model is None else (weights.sha256(model),))),
         )
     return helpers
 
@@ -203,7 +220,7 @@ def _train(
         name,
         f"Train {section.short_name}" + (" to start from" if name == "initialise" else ""),
         {
-            "method": _method_settings(section),
+            "method": method_settings(section),
             "training": training.model_dump(mode="json"),
             "split": recipe.data.train_split,
             "roles": sorted(inputs),
@@ -211,7 +228,7 @@ def _train(
         (*inputs.values(), *source.inputs),
         partial(method_work.train_method, recipe, section, training, seed, inputs),
         kind="train-method",
-        reads=(*source.reads, *_weights(section, inputs)),
+        reads=(*source.reads, *foreign_files(section, inputs)),
         seed=seed,
         every_process=True,
     )
@@ -244,7 +261,7 @@ def _refine(recipe: Recipe, index: int, maps: Stage, seed: int, source: Source) 
         (maps, *source.inputs),
         partial(map_work.refine, recipe, section, maps, seed),
         kind=f"refine-{name}",
-        reads=(*source.reads, *_own_file(section.name), *_backbone_weights(section.config)),
+        reads=(*source.reads, *own_file(section.name), *backbone_weights(section.config)),
         seed=seed,
         every_process=True,
     )
@@ -337,38 +354,6 @@ def _stage(
     return Stage(
         name=name, kind=kind or name, title=title, settings=settings, inputs=inputs, work=work, **rest
     )
-
-
-def _method_settings(section: MethodSection) -> dict[str, Any]:
-    """What decides a method's weights: its name or file, and every hyper-parameter of its training."""
-    return {
-        "name": section.short_name,
-        "config": section.config.model_dump(mode="json", exclude=set(section.cls.export_fields)),
-        "teacher_precision": section.teacher_precision if "teacher" in section.needs else None,
-    }
-
-
-def _weights(section: MethodSection, made: Mapping[str, Stage]) -> tuple[str, ...]:
-    """Fingerprints of foreign weights and of a method's own file."""
-    found = list(_own_file(section.name))
-    if "teacher" in section.needs and "teacher" not in made:
-        found += _teacher_weights(section)
-    return (*found, *_backbone_weights(section.config))
-
-
-def _own_file(name: str) -> tuple[str, ...]:
-    """Fingerprint of the file of a method or refiner that is given by its path."""
-    return (file_fingerprint(Path(name)),) if name.endswith(".py") else ()
-
-
-def _backbone_weights(config: MethodConfig | RefinerConfig) -> tuple[str, ...]:
-    """Fingerprint of the weights that a method's or refiner's backbone starts from."""
-    name = getattr(config, "backbone_weights", None)
-    return () if name is None else (weights.sha256(weights.find_weights(name)),)
-
-
-def _teacher_weights(section: MethodSection) -> tuple[str, ...]:
-    return (weights.sha256(weights.find_weights(section.teacher)),)
 
 
 def _map_splits(recipe: Recipe) -> list[str]:

@@ -20,6 +20,8 @@ from typing_extensions import Self
 from wsss.activation.extract import ExtractConfig
 from wsss.checks import nearest
 from wsss.data import DataConfig
+from wsss.engine.answers_work import VqaSection
+from wsss.engine.recipe_checks import check_whole
 from wsss.engine.recipe_errors import unknown_key, validated
 from wsss.engine.recipe_files import find_recipe, read_yaml, recipe_name, with_overrides
 from wsss.errors import RecipeError
@@ -59,12 +61,13 @@ class About(Section):
 
 
 class MethodSection(Section):
-    """A method, its hyper-parameters, and the teacher that guides it."""
+    """A method, its hyper-parameters, and the models that guide it."""
 
     name: str
     preset: str | None = None
     teacher: str = "embedded"
     teacher_precision: Literal["float32", "bfloat16"] = "float32"
+    vqa: VqaSection = Field(default_factory=partial(VqaSection.model_validate, {}))
     config: SerializeAsAny[MethodConfig]
 
     @property
@@ -196,11 +199,12 @@ class Recipe(Section):
 
     @property
     def supervision(self) -> str:
-        """F (masks), I (image labels), I+L (and language), I+S (and saliency)."""
+        """F (masks), I (image labels), I+L (and language), I+S (and saliency); an oracle is named."""
         if self.segmentation is not None and self.segmentation.target == "masks":
             return "F"
         assert self.method is not None
-        return self.method.supervision
+        knows_the_truth = "answers" in self.method.needs and self.method.vqa.knows_the_truth
+        return self.method.supervision + (" (oracle)" if knows_the_truth else "")
 
     def resolved(self) -> dict[str, Any]:
         """The complete recipe as plain data in the shape of a recipe file."""
@@ -214,7 +218,9 @@ class Recipe(Section):
 def _plain(value: Any) -> Any:
     """Plain data; methods' and refiners' hyper-parameters stand beside their names, as in a file."""
     if isinstance(value, (MethodSection, RefinerSection)):
-        own = {key: getattr(value, key) for key in type(value).model_fields if key != "config"}
+        own = {key: _plain(getattr(value, key)) for key in type(value).model_fields if key != "config"}
+        if isinstance(value, MethodSection) and "answers" not in value.needs:
+            own.pop("vqa")
         return {**own, **value.config.model_dump(mode="json")}
     if isinstance(value, Initialise):
         return {"method": _plain(value.method), "training": _plain(value.training)}
@@ -255,7 +261,7 @@ def parse_recipe(raw: Mapping[str, Any], source: str) -> Recipe:
             f"Section `data` is missing in {source}. Say where the images are: `data: {{kind: folder, …}}`."
         )
     recipe = Recipe.model_construct(**values)
-    _check_whole(recipe, source)
+    check_whole(recipe, source)
     return recipe
 
 
@@ -291,7 +297,9 @@ def parse_method(raw: Any, where: str, source: str) -> MethodSection:
     if not isinstance(name, str):
         raise RecipeError(f"`{where}.name` is missing in {source}. Run `wsss list methods` for the choices.")
     section: dict[str, Any] = {"name": name, "config": MethodConfig()}
-    section |= {key: values.pop(key) for key in ("preset", "teacher", "teacher_precision") if key in values}
+    section |= {
+        key: values.pop(key) for key in ("preset", "teacher", "teacher_precision", "vqa") if key in values
+    }
     preset = validated(MethodSection, section, where=where, source=source).preset
     cls = _method_class(name)
     chosen = _preset(cls.presets, preset, f"Method `{name}`", source)
@@ -334,69 +342,3 @@ def _mapping(raw: Any, where: str, source: str) -> Mapping[str, Any]:
             f"`{where}` in {source} must be a section of keys; got {raw!r}. Write `{where}: {{name: …}}`."
         )
     return raw
-
-
-def _check_segmentation(config: SegmentationConfig, source: str) -> None:
-    if config.weights is None and config.batch_norm == "frozen":
-        raise RecipeError(
-            f"`segmentation` in {source} freezes the batch norms of a network with random weights, "
-            "which can't learn. Give `weights` (`wsss weights fetch resnet101`), or write `batch_norm: live`."
-        )
-
-
-def _check_background(recipe: Recipe, source: str) -> None:
-    """Maps with a background of their own leave nothing to choose."""
-    masks = recipe.pseudo_masks
-    if (
-        recipe.refine
-        and find_refiner(recipe.refine[-1].name).background == "set"
-        and (masks.background_power is not None or not masks.is_automatic)
-    ):
-        raise RecipeError(
-            f"`pseudo_masks` in {source} names a background, but the last refiner, "
-            f"`{recipe.refine[-1].name}`, gives maps that have one. Leave it out."
-        )
-
-
-def _names_a_teacher(section: MethodSection) -> bool:
-    return bool(section.teacher != MethodSection.model_fields["teacher"].default)
-
-
-def _check_whole(recipe: Recipe, source: str) -> None:
-    """What no single section can know."""
-    supervised = recipe.segmentation is not None and recipe.segmentation.target == "masks"
-    if supervised and recipe.method is not None:
-        raise RecipeError(
-            f"`segmentation.target: masks` in {source} stands beside a `method`, whose pseudo masks nothing "
-            "would use. Write the fully supervised twin as a recipe of its own, without `method`."
-        )
-    if recipe.segmentation is not None:
-        _check_segmentation(recipe.segmentation, source)
-    _check_background(recipe, source)
-    if recipe.method is None:
-        if not supervised:
-            raise RecipeError(
-                f"Section `method` is missing in {source}. Name one (`wsss list methods`), "
-                "or train on true masks with `segmentation: {target: masks}`."
-            )
-        return
-    if recipe.training is None:
-        raise RecipeError(
-            f"Section `training` is missing in {source}. Say how long `method` trains: "
-            "`training: {epochs: 5}`."
-        )
-    if recipe.train_teacher is not None and recipe.finetune_teacher is not None:
-        raise RecipeError(
-            f"`train_teacher` and `finetune_teacher` are both given in {source}. Keep one of them: "
-            "each makes the teacher."
-        )
-    if recipe.train_teacher is not None and _names_a_teacher(recipe.method):
-        raise RecipeError(
-            f"`method.teacher` and `train_teacher` are both given in {source}. Keep one of them: "
-            "`train_teacher: null` uses the teacher that is named."
-        )
-    if "tag_classifier" in recipe.method.needs and recipe.tag_classifier is None:
-        raise RecipeError(
-            f"Method `{recipe.method.name}` needs a section `tag_classifier` in {source}. "
-            "Say how it is trained."
-        )

@@ -199,6 +199,8 @@ def used_weights(recipe: Recipe, records: Mapping[Stage, Mapping[str, Any]]) -> 
     if recipe.segmentation is not None:
         names["segmentation"] = recipe.segmentation.weights
     found = {role: weights.sha256(weights.find_weights(name)) for role, name in names.items() if name}
+    if recipe.method is not None and "answers" in recipe.method.needs and recipe.method.vqa.weights:
+        found["vqa"] = weights.sha256(recipe.method.vqa.weights)
     for stage, record in records.items():
         if stage.kind in HELPERS:
             found[HELPERS[stage.kind]] = record["facts"]["sha256"]

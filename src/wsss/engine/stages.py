@@ -33,6 +33,7 @@ VERSIONS: Final[dict[str, int]] = {
     "train-tag-classifier": 1,
     "train-teacher": 1,
     "finetune-teacher": 1,
+    "ask-questions": 1,
     "prepare": 1,
     "train-method": 1,
     "activate": 1,

@@ -1,0 +1,175 @@
+"""Asking a question answering model about the training images, and reading what it answered.
+
+Answers are shared: all runs of one runs folder that ask the same model with the same settings about the same
+data keep them in one file, so that another set of questions asks only what is new.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+from wsss.data.dataset import Dataset, WithoutMasks
+from wsss.data.scenes_dataset import ScenesDataset
+from wsss.engine.fingerprint import fingerprint
+from wsss.methods.base import MethodConfig
+from wsss.models import weights
+from wsss.models.vqa import HuggingFaceVqa, load_vqa
+from wsss.questions.answers import Answers, read_answers
+from wsss.questions.asking import OracleSource, Source, VqaSource, ask
+from wsss.training.checkpoint import write_atomically
+from wsss.training.journal import Progress
+
+logger = logging.getLogger(__name__)
+
+ORACLE: Final = OracleSource.name
+
+
+class VqaSection(BaseModel):
+    """The model that answers questions about images, and how it is asked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        "embedded",
+        description="embedded, a BLIP checkpoint (folder or id), or oracle: the generator's own answers, for "
+        "ablation on generated scenes only.",
+    )
+    answers_file: str | None = Field(
+        None, description="Answers that are there already (docs/file-formats.md); nothing is asked."
+    )
+    image_size: int | None = Field(
+        None, ge=16, description="Side of the model's input in pixels; null: its own (BLIP base: 480)."
+    )
+    beams: int = Field(3, ge=1, description="Beams of the search for an answer (published: 3).")
+    max_length: int = Field(10, ge=2, description="Tokens of an answer, the start included (published: 10).")
+    min_length: int = Field(1, ge=1, description="Least tokens of an answer (published: 1).")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Of the model's encoders.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.answers_file is not None and self.model != "embedded":
+            raise ValueError("`model` and `answers_file` exclude each other; give one of them")
+        if self.min_length > self.max_length:
+            raise ValueError(f"`min_length` must be at most `max_length` ({self.max_length})")
+        return self
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether the generator itself answers."""
+        return self.answers_file is None and self.model == ORACLE
+
+    @property
+    def knows_the_truth(self) -> bool:
+        """Whether the answers are the generator's, asked now or kept in the file that is named."""
+        if self.answers_file is not None and Path(self.answers_file).is_file():
+            return read_answers(Path(self.answers_file)).header.model == ORACLE
+        return self.is_oracle
+
+    @property
+    def weights(self) -> Path | None:
+        """The model's weights; None where no model is asked.
+
+        Raises:
+            WeightsError: they are not on this machine.
+        """
+        if self.answers_file is not None or self.is_oracle:
+            return None
+        return weights.find_weights(self.model, embedded="vqa")
+
+
+def asking_settings(section: VqaSection, config: MethodConfig, split: str) -> dict[str, Any]:
+    """What decides the answers, besides images and weights."""
+    return {
+        "vqa": section.model_dump(mode="json", exclude={"answers_file"}),
+        "method": config.model_dump(mode="json", include={"questions", "prompts", "class_prompts"}),
+        "split": split,
+    }
+
+
+def ask_questions(
+    section: VqaSection,
+    config: Any,
+    dataset: Dataset,
+    ids: tuple[str, ...],
+    shared: Path,
+    folder: Path,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Ask everything that is missing; leaves `answers.jsonl`.
+
+    Args:
+        section: whom to ask, and how.
+        config: the method's configuration with `questions` and the data set's `class_prompts`.
+        dataset: the data set as it is; only the oracle looks at more than images and tags.
+        ids: images that are asked about.
+        shared: folder that several runs keep answers in.
+        folder: of the stage.
+        device: where the model runs.
+        progress: follows the work.
+    """
+    source = answer_source(section, dataset, device)
+    shared.mkdir(parents=True, exist_ok=True)
+    place = shared / f"answers-{_key(source, dataset)}.jsonl"
+    with FileLock(place.with_suffix(".lock")):
+        answers = ask(
+            WithoutMasks(dataset),
+            ids,
+            source,
+            place,
+            questions=config.questions,
+            nouns=config.class_prompts,
+            digests=dict(zip(ids, dataset.image_digests(ids), strict=True)),
+            progress=progress,
+        )
+        write_atomically(folder / "answers.jsonl", place.read_bytes())
+    digest = None if section.weights is None else weights.sha256(section.weights)
+    return {"images": len(ids), "pairs": len(answers.pairs), "model": source.name, "sha256": digest}
+
+
+def answer_source(section: VqaSection, dataset: Dataset, device: torch.device) -> Source:
+    """Whoever answers."""
+    if not section.is_oracle:
+        assert section.weights is not None
+        return VqaSource(load_model(section, device), sha256=weights.sha256(section.weights))
+    assert isinstance(dataset, ScenesDataset)  # recipes are checked for it
+    return OracleSource(dataset.metadata)
+
+
+def load_model(section: VqaSection, device: torch.device) -> HuggingFaceVqa:
+    """The question answering model of a recipe, frozen, on the device."""
+    settings = section.model_dump(exclude={"model", "answers_file"})
+    return load_vqa(section.model, **settings).to(device)
+
+
+def read_stage_answers(section: VqaSection, folder: Path | None, dataset: str) -> Answers:
+    """The answers that a method trains with: of its stage, or of the file that the recipe names."""
+    if section.answers_file is not None:
+        path = Path(section.answers_file)
+        answers = read_answers(path)
+        if answers.header.dataset != dataset:
+            logger.warning(
+                "%s speaks of the data set %s, and this one is %s.",
+                *(answers.path, answers.header.dataset, dataset),
+            )
+        return answers
+    assert folder is not None  # recipes that ask have a stage for it
+    return read_answers(folder / "answers.jsonl")
+
+
+def _key(source: Source, dataset: Dataset) -> str:
+    """Which shared file: one for each model, way of asking, and data set."""
+    asked = {"model": source.sha256 or source.name, "settings": source.settings, "dataset": dataset.name}
+    return fingerprint("answers", asked, (), seed=None, version=1)

@@ -1,0 +1,68 @@
+"""What estimates know of the data: classes, counts and image sizes, without generating or decoding any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import ceil, prod
+from statistics import fmean
+from typing import Final
+
+from wsss.data import ScenesConfig
+from wsss.data.dataset import Dataset, tagged_ids
+from wsss.data.scenes import CLASS_NAMES, class_infos
+from wsss.engine.recipe import Recipe
+from wsss.engine.stages import Workspace
+from wsss.errors import WsssError
+from wsss.types import ClassInfo
+
+SAMPLED_SIZES: Final = 400  # images whose headers are read
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the estimate knows of the data without generating them; sizes are those of a sample."""
+
+    class_names: tuple[str, ...]
+    classes: tuple[ClassInfo, ...]
+    train: int
+    val: int
+    sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def pixels(self) -> float:
+        """Of an image, on average: what time and disk follow from."""
+        return mean_pixels(self.sizes)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """The size that decides the memory."""
+        return max(self.sizes, key=prod)
+
+
+def data_facts(recipe: Recipe, workspace: Workspace) -> DataFacts:
+    """Count the images of a recipe and look at the headers of some; generated ones need not be there."""
+    config = recipe.data
+    if isinstance(config, ScenesConfig):
+        size = (config.size, config.size)
+        return DataFacts(CLASS_NAMES, tuple(class_infos()), config.train, config.val, (size,))
+    dataset = workspace.dataset
+    train = tagged_ids(dataset, config.train_split)
+    val = dataset.ids(config.val_split) if recipe.segmentation is not None else ()
+    sizes = sampled_sizes(dataset, (*train, *val))
+    return DataFacts(dataset.class_names, dataset.classes, len(train), len(val), sizes)
+
+
+def sampled_sizes(dataset: Dataset, ids: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Sizes of evenly spread images; of those that can't be read the stages themselves will tell."""
+    sizes = []
+    for image_id in ids[:: max(1, ceil(len(ids) / SAMPLED_SIZES))]:
+        with suppress(WsssError, OSError):
+            sizes.append(dataset.image_size(image_id))
+    return tuple(sizes) or ((1, 1),)
+
+
+def mean_pixels(sizes: Sequence[tuple[int, int]]) -> float:
+    """Pixels of an image, on average over sizes (height, width)."""
+    return fmean(prod(size) for size in sizes)
