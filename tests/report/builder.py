@@ -6,7 +6,7 @@ Scores are taken from the invented results by the library's own scoring, so the 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 from wsss.activation.scoring import score_maps, score_masks
 from wsss.activation.store import MapStore
 from wsss.data.masks_png import write_mask
+from wsss.questions.pair_texts import PairTexts
 from wsss.types import ActivationMaps
 
 
@@ -35,6 +36,8 @@ class Invented:
         refiner: name of a refiner, if one ran.
         target: what segmentation was trained on.
         about: of the recipe.
+        settings: hyper-parameters of the method.
+        texts: of single images, that the method trained on.
     """
 
     recipe: str = "scenes/clims"
@@ -47,6 +50,8 @@ class Invented:
     refiner: str = ""
     target: str = "pseudo_masks"
     about: dict[str, Any] | None = None
+    settings: dict[str, Any] | None = None
+    texts: tuple[PairTexts, ...] = ()
 
 
 CONFIG = {"kind": "scenes", "world": 7, "train": 12, "val": 6, "size": 64}
@@ -69,6 +74,8 @@ def build(runs: Path, dataset: Any, tree: Path, dataset_config: dict[str, Any], 
     folder.mkdir(parents=True)
     writer = _Writer(runs / "stages", folder, dataset, run)
     train, val = dataset.ids("train"), dataset.ids("val")
+    if run.texts:
+        writer.texts(run.texts)
     if run.has_maps and run.method != "supervised":
         writer.training(
             "train-method", f"Train {run.method}", {"OTM": 9.0, "BTM": 5.0, "CBS": 2.0, "REG": 1.0}
@@ -95,6 +102,12 @@ class _Writer:
         self.stages, self.folder, self.dataset, self.run = stages, folder, dataset, run
         self.entries: list[dict[str, Any]] = []
         self.rng = np.random.default_rng(1000 * run.seed + sum(run.recipe.encode()))
+
+    def texts(self, texts: tuple[PairTexts, ...]) -> None:
+        cache = self._stage("prepare", "Prepare the method", 3.0) / "cache"
+        cache.mkdir()
+        lines = [json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in texts]
+        (cache / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def training(self, name: str, title: str, losses: dict[str, float]) -> None:
         folder = self._stage(name, title, 62.0)
@@ -218,7 +231,7 @@ def _document(
             "name": run.recipe,
             "about": about | (run.about or {}),
             "data": dataset_config,
-            "method": None if supervised else {"name": run.method},
+            "method": None if supervised else {"name": run.method, **(run.settings or {})},
             "activation": {"scales": [1.0, 0.5, 1.5, 2.0], "flip": True},
             "refine": [{"name": run.refiner}] if run.refiner else [],
             "segmentation": segmentation,
@@ -238,7 +251,7 @@ def _document(
             "maps_split": "train",
             "data_version": "v1-w7-12+6-64px",
         },
-        "supervision": "F" if supervised else "I+L" if run.method == "clims" else "I",
+        "supervision": "F" if supervised else "I+L" if run.method.endswith("clims") else "I",
         "weights": {"teacher": "ab" * 32} if run.method == "clims" and not supervised else {},
         "dataset_config": dataset_config,
         "data_root": str(Path("..", "..", tree.name)) if tree.parent == folder.parents[1] else str(tree),

@@ -146,3 +146,40 @@ def test_files_are_filled_between_their_markers_only(results: Path, tmp_path: Pa
 def test_unknown_tables_are_refused(results: Path) -> None:
     with pytest.raises(DataError, match="no table `stage`"):
         results_markdown(results / "scenes.csv", "stage")
+
+
+@pytest.fixture
+def qa_results(tmp_path: Path) -> Path:
+    rows = []
+    subset = "miou_subset:specific_surroundings"
+    for name, value in {"clims": 60, "qa_clims": 64, "ablation-qa-oracle": 66, "ablation-qa-frc": 50}.items():
+        for seed in range(2):
+            rows += [
+                row(f"scenes/{name}", "maps", seed, value + seed, "oracle"),
+                row(f"scenes/{name}", "maps", seed, value + seed - 5, "oracle", subset),
+                row(f"scenes/{name}", "maps", seed, value - 2, "automatic"),
+                row(f"scenes/{name}", "maps", seed, value - 9, "fixed"),
+            ]
+    rows += [row("scenes/ablation-qa-omega-010", "maps", 0, 55, "oracle")]
+    rows += [row("scenes/ablation-qa-label", "maps", 0, 61, "oracle")]
+    write(tmp_path / "results" / "scenes.csv", rows)
+    return tmp_path / "results"
+
+
+def test_qa_clims_stands_beside_clims_and_the_oracle(qa_results: Path) -> None:
+    lines = table_named("scenes-qa_methods", qa_results).strip().splitlines()
+    assert lines[2] == "| CLIMS | 58.0 ± 0.0 | 60.5 ± 0.7 |  | 55.5 ± 0.7 |  | 2 |"
+    assert lines[3] == "| QA-CLIMS | 62.0 ± 0.0 | 64.5 ± 0.7 | +4.0 ± 0.0 | 59.5 ± 0.7 | +4.0 ± 0.0 | 2 |"
+    assert lines[4].startswith("| QA-CLIMS, *answers of the generator* | 64.0")
+
+
+def test_the_ablations_of_qa_clims_have_the_papers_rows(qa_results: Path) -> None:
+    assert table_named("scenes-qa_losses", qa_results).strip().splitlines()[2:] == [
+        "| FRC | 50.5 ± 0.7 | 2 |",
+        "| FRC + BRC + REG (QA-CLIMS) | 64.5 ± 0.7 | 2 |",
+    ]
+    texts = table_named("scenes-qa_texts", qa_results)
+    assert '| label, "no label" | 61.0 | 1 |' in texts
+    thresholds = table_named("scenes-qa_thresholds", qa_results)
+    assert "| 0.1 (the paper's) | 55.0 | – | 1 |" in thresholds
+    assert "| off (QA-CLIMS here) | 64.5 ± 0.7 | 55.0 ± 0.0 | 2 |" in thresholds

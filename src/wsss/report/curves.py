@@ -11,6 +11,13 @@ from wsss.report.passports import SOURCE_NOTES, stage_title
 from wsss.report.runs import RecipeRuns, Reported
 from wsss.training.journal import read_journal
 
+SOURCE_WORDS: Final = {
+    "fixed": "fixed",
+    "automatic": "automatic, without masks",
+    "oracle": "oracle, on the true masks",
+}
+"""Who chose a background score, for legends."""
+
 LOSS_COLOURS: Final = (2, 3, 4, 5, 6, 1, 0, 7)  # of the terms; the total has the colour of text
 
 
@@ -24,12 +31,11 @@ def score_curves(reported: Reported) -> Html | None:
         "A pixel is background where no class's score reaches the background score: a high one gives small "
         "masks, a low one large masks. A flat, wide top means that the choice matters little."
     )
-    words = {"fixed": "fixed", "automatic": "automatic, without masks", "oracle": "oracle, on the true masks"}
     keys = [
         *(swatch(entry.colour, entry.label) for entry in reported.entries if _has_curve(entry)),
         *(
-            mark_key(source, words[source])
-            for source in words
+            mark_key(source, SOURCE_WORDS[source])
+            for source in SOURCE_WORDS
             if any(source in reported.sources(s) for s in reported.score_stages)
         ),
     ]

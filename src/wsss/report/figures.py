@@ -7,7 +7,7 @@ plot, so that letters keep their size on a phone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,6 +71,7 @@ class Plot:
         description: the whole plot in words, for those who don't see it.
         marks: drawn over the lines.
         x_limits: ends of the horizontal axis; none: those of the points.
+        x_ticks: places on the horizontal axis and what is written there; none: round numbers.
         y_from: lower end of the vertical axis; none: that of the points.
         is_small: one of several side by side.
     """
@@ -81,6 +82,7 @@ class Plot:
     description: str
     marks: Sequence[Mark] = field(default=())
     x_limits: tuple[float, float] | None = None
+    x_ticks: Mapping[float, str] | None = None
     y_from: float | None = None
     is_small: bool = False
 
@@ -96,7 +98,7 @@ def plot(content: Plot) -> Html:
     if not points:
         return Html("")
     low_x, high_x = content.x_limits or _span([x for x, _ in points])
-    x_ticks = ticks(low_x, high_x, 4 if content.is_small else 6)
+    x_ticks = content.x_ticks or _numbered(ticks(low_x, high_x, 4 if content.is_small else 6))
     values = [y for _, y in points] + [mark.y for mark in content.marks]
     low, high = _span(values if content.y_from is None else [*values, content.y_from])
     y_ticks = ticks(low, high, 3 if content.is_small else 5, covers=True)
@@ -120,8 +122,11 @@ def plot(content: Plot) -> Html:
         aria_hidden="true",
         focusable="false",
     )
-    labels = [_tick("ytick", f"top:{place(low_x, tick)[1]:.2f}%", tick) for tick in y_ticks]
-    labels += [_tick("xtick", f"left:{place(tick, low_y)[0]:.2f}%", tick) for tick in x_ticks]
+    labels = [
+        _tick("ytick", f"top:{place(low_x, tick)[1]:.2f}%", words)
+        for tick, words in _numbered(y_ticks).items()
+    ]
+    labels += [_tick("xtick", f"left:{place(tick, low_y)[0]:.2f}%", words) for tick, words in x_ticks.items()]
     marks = [_mark(mark, *place(mark.x, mark.y)) for mark in content.marks]
     return element(
         "div",
@@ -209,8 +214,12 @@ def _path(moves: str, class_: str) -> Html:
     return element("path", d=moves, class_=class_, vector_effect="non-scaling-stroke")
 
 
-def _tick(class_: str, style: str, value: float) -> Html:
-    return element("span", f"{value:g}", class_=class_, style=style, aria_hidden="true")
+def _numbered(values: Sequence[float]) -> dict[float, str]:
+    return {value: f"{value:g}" for value in values}
+
+
+def _tick(class_: str, style: str, words: str) -> Html:
+    return element("span", words, class_=class_, style=style, aria_hidden="true")
 
 
 def _mark(mark: Mark, left: float, top: float) -> Html:

@@ -15,6 +15,7 @@ import numpy as np
 
 from wsss.data.dataset import Dataset
 from wsss.errors import WsssError
+from wsss.report.image_texts import ImageTexts, entry_texts, text_blocks
 from wsss.report.images import class_colour, mask_picture, thumbnail
 from wsss.report.markup import Html, element, together
 from wsss.report.per_image import image_scores
@@ -51,6 +52,11 @@ class Gallery:
         """Whose IoU chooses the images: the first and the last entry trained without masks, if any is."""
         weak = tuple(entry for entry in self.entries if not entry.is_supervised) or self.entries
         return weak if len(weak) == 1 else (weak[0], weak[-1])
+
+    @property
+    def has_training_images(self) -> bool:
+        """Whether methods trained on these images, and so on texts about them."""
+        return "maps" in self.kinds
 
 
 def training_gallery(reported: Reported) -> Gallery | None:
@@ -94,9 +100,11 @@ def gallery(shown: Gallery, per_group: int) -> Html | None:
     scores = {entry.label: _image_scores(entry, shown.score_stage) for entry in shown.entries}
     groups = choose(_available(shown, dataset), [scores[entry.label] for entry in shown.judged], per_group)
     room = max(1, TILES_SHOWN // (2 + len(shown.entries) * len(shown.kinds)))
+    chosen = [image_id for _, ids in groups for image_id in ids]
+    texts = entry_texts(shown.entries, chosen) if shown.has_training_images else {}
     parts: list[Html] = []
     for heading, ids in groups:
-        examples = [_example(shown, dataset, image_id, scores) for image_id in ids[:room]]
+        examples = [_example(shown, dataset, image_id, scores, texts) for image_id in ids[:room]]
         room -= len(examples)
         if examples:
             parts += [element("h3", _heading(shown, heading)), *examples]
@@ -176,7 +184,13 @@ def _heading(shown: Gallery, heading: str) -> str:
     }[heading]
 
 
-def _example(shown: Gallery, dataset: Dataset, image_id: str, scores: ImageScores) -> Html:
+def _example(
+    shown: Gallery,
+    dataset: Dataset,
+    image_id: str,
+    scores: ImageScores,
+    texts: Mapping[str, ImageTexts],
+) -> Html:
     try:
         sample = dataset.sample(image_id, with_mask=dataset.has_masks(shown.split))
     except WsssError as error:
@@ -205,4 +219,5 @@ def _example(shown: Gallery, dataset: Dataset, image_id: str, scores: ImageScore
         element("code", image_id),
     )
     pictures = element("div", *tiles, class_="tiles")
-    return element("article", header, pictures, class_="example", data_image=image_id)
+    said = text_blocks(shown.reported, texts, image_id, names)
+    return element("article", header, pictures, said, class_="example", data_image=image_id)

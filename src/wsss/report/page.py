@@ -19,6 +19,7 @@ from wsss.report.markup import Html, element, together
 from wsss.report.passports import passports
 from wsss.report.runs import Reported, read_reported
 from wsss.report.score_table import score_table
+from wsss.report.setting_curve import setting_curve
 from wsss.training.checkpoint import write_atomically
 
 MAX_BYTES: Final = 14_000_000
@@ -100,6 +101,7 @@ def _sections(reported: Reported, per_group: int) -> list[tuple[str, str, Html |
         ),
         ("images", "Images", _pictures(reported, per_group)),
         ("curves", "Background score", score_curves(reported)),
+        ("setting", "One setting", setting_curve(reported)),
         ("classes", "Classes", _classes(reported)),
         ("training", "Training", loss_curves(reported)),
         ("runs", "What was run", story.what_was_run(reported)),

@@ -49,6 +49,14 @@ class Results:
         """Names of the recipes, in the order of the file."""
         return tuple(dict.fromkeys(row["recipe"] for row in self.rows))
 
+    def recipe_named(self, name: str) -> str | None:
+        """The recipe whose last part is `name`."""
+        return next((recipe for recipe in self.recipes if recipe.rsplit("/", 1)[-1] == name), None)
+
+    def seeds(self, recipe: str, cell: Cell) -> str:
+        """How many seeds have a value."""
+        return str(len(self.by_seed(recipe, cell)))
+
     def by_seed(self, recipe: str, cell: Cell) -> dict[int, float]:
         """The value of each seed, in percent."""
         return {int(row["seed"]): float(row["value"]) for row in self._matching(recipe, cell)}

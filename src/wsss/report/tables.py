@@ -14,11 +14,13 @@ import csv
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from wsss.checks import nearest
 from wsss.errors import DataError
+from wsss.report.ablation_tables import ABLATIONS, MAPS
 from wsss.report.markdown_table import markdown
 from wsss.report.refinement_tables import is_refined, photographs, refinement
 from wsss.report.result_rows import Cell, Results
@@ -27,30 +29,12 @@ from wsss.training.checkpoint import write_atomically
 BLOCK: Final = re.compile(r"(<!-- results:([\w/-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 """A place for a table: opening marker, name, table, closing marker."""
 
-MAPS: Final = Cell("maps", "oracle")
-
 STAGES: Final = {
     "maps, fixed": Cell("maps", "fixed"),
     "maps, automatic": Cell("maps", "automatic"),
     "maps, *oracle*": MAPS,
     "pseudo masks": Cell("pseudo_masks"),
     "segmentation": Cell("segmentation"),
-}
-
-LOSSES: Final = {
-    "cam": "CAM, where CLIMS starts",
-    "ablation-classifier": "VGG classifier as evaluator",
-    "ablation-otm": "OTM",
-    "ablation-otm-btm": "OTM + BTM",
-    "ablation-otm-btm-reg": "OTM + BTM + REG",
-    "ablation-otm-btm-cbs": "OTM + BTM + CBS",
-    "clims": "OTM + BTM + CBS + REG (CLIMS)",
-}
-
-TEACHERS: Final = {
-    "clims": "as shipped",
-    "ablation-teacher-dense": "with a dense auxiliary loss",
-    "ablation-teacher-exact": "with exact-mask crops",
 }
 
 
@@ -137,41 +121,23 @@ def stages(results: Results) -> str:
         for row, recipe in zip(rows, recipes, strict=True):
             row.append(results.text(recipe, Cell("segmentation", metric=f"miou_without:{name}")))
     weak = [recipe for recipe in recipes if results.by_seed(recipe, MAPS)]
-    if len(weak) > 1:
-        gains = [results.gain(weak[-1], weak[0], cell) for cell in columns.values()]
+    for before, after in pairwise(weak):
+        gains = [results.gain(after, before, cell) for cell in columns.values()]
         rest = [""] * (len(head) - 1 - len(gains))
-        rows.append([f"*{_label(results, weak[-1])} − {_label(results, weak[0])}*", *gains, *rest])
+        rows.append([f"*{_label(results, after)} − {_label(results, before)}*", *gains, *rest])
     return markdown(head, rows)
 
 
-def losses(results: Results) -> str:
-    """The loss ablation, in the order of the paper's table 3."""
-    return _ablation(results, LOSSES, "losses", paper=True)
-
-
-def teachers(results: Results) -> str:
-    """CLIMS with differently trained teachers, and its gain over CAM with each."""
-    rows = []
-    cam = _recipe(results, "cam")
-    for name, words in TEACHERS.items():
-        recipe = _recipe(results, name)
-        if recipe and cam:
-            rows.append(
-                [words, results.text(recipe, MAPS), results.gain(recipe, cam, MAPS), _seeds(results, recipe)]
-            )
-    return markdown(["teacher", "maps, *oracle*", "gain over CAM", "seeds"], rows)
-
-
 def classes(results: Results) -> str:
-    """IoU per class of the maps, and the gain of the last method over the first."""
+    """IoU per class of the maps, and the gain of each method over the one before."""
     recipes = [recipe for recipe in _main_recipes(results) if results.by_seed(recipe, MAPS)]
     labels = [_label(results, recipe) for recipe in recipes]
     rows = []
     for name in results.metrics("iou:", MAPS):
         cell = Cell(MAPS.stage, MAPS.source, f"iou:{name}")
-        gain = [results.gain(recipes[-1], recipes[0], cell)] if len(recipes) > 1 else []
-        rows.append([name, *(results.text(recipe, cell) for recipe in recipes), *gain])
-    head = ["class", *labels, *([f"{labels[-1]} − {labels[0]}"] if len(labels) > 1 else [])]
+        gains = [results.gain(after, before, cell) for before, after in pairwise(recipes)]
+        rows.append([name, *(results.text(recipe, cell) for recipe in recipes), *gains])
+    head = ["class", *labels, *(f"{after} − {before}" for before, after in pairwise(labels))]
     return markdown(head, rows)
 
 
@@ -201,30 +167,11 @@ def benchmarks(path: Path) -> str:
 
 VIEWS: Final[Mapping[str, Callable[[Results], str]]] = {
     "stages": stages,
-    "losses": losses,
-    "teachers": teachers,
+    **ABLATIONS,
     "classes": classes,
     "surroundings": surroundings,
     "refinement": refinement,
 }
-
-
-def _ablation(results: Results, names: Mapping[str, str], heading: str, *, paper: bool) -> str:
-    found = {recipe: words for name, words in names.items() if (recipe := _recipe(results, name))}
-    if not any("ablation" in recipe for recipe in found):
-        return ""
-    has_paper = paper and any(results.paper_value(recipe, MAPS) != "–" for recipe in found)
-    head = [heading, "maps, *oracle*", "seeds", *(["paper, VOC 2012 train"] if has_paper else [])]
-    rows = [
-        [
-            words,
-            results.text(recipe, MAPS),
-            _seeds(results, recipe),
-            *([results.paper_value(recipe, MAPS)] if has_paper else []),
-        ]
-        for recipe, words in found.items()
-    ]
-    return markdown(head, rows)
 
 
 def _main_recipes(results: Results) -> list[str]:
@@ -232,11 +179,6 @@ def _main_recipes(results: Results) -> list[str]:
     left_out = ("ablation", "demo", "+")
     shown = [r for r in results.recipes if not any(w in r for w in left_out) and not is_refined(results, r)]
     return sorted(shown, key=lambda recipe: (_method(results, recipe) == "supervised", shown.index(recipe)))
-
-
-def _recipe(results: Results, name: str) -> str | None:
-    """The recipe whose last part is `name`."""
-    return next((recipe for recipe in results.recipes if recipe.rsplit("/", 1)[-1] == name), None)
 
 
 def _method(results: Results, recipe: str) -> str:
@@ -249,10 +191,6 @@ def _label(results: Results, recipe: str) -> str:
         return "fully supervised"
     same = [other for other in _main_recipes(results) if _method(results, other) == method]
     return method.replace("_", "-").upper() if len(same) < 2 else recipe.rsplit("/", 1)[-1]
-
-
-def _seeds(results: Results, recipe: str) -> str:
-    return str(len(results.by_seed(recipe, MAPS)))
 
 
 def main(places: Sequence[str], results_folder: Path | str = "results") -> None:
