@@ -6,5 +6,6 @@ from pathlib import Path
 from typing import Final
 
 CLIP_FOLDER: Final = Path(__file__).parent / "clip"
+VQA_FOLDER: Final = Path(__file__).parent / "vqa"
 
-__all__ = ["CLIP_FOLDER"]
+__all__ = ["CLIP_FOLDER", "VQA_FOLDER"]

@@ -15,11 +15,8 @@ out along their true masks).
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,29 +24,28 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
 from wsss.checks import nearest
 from wsss.data.scenes.vocabulary import WORLD_VERSION
 from wsss.errors import WeightsError
+from wsss.models.embedded.checkpoints import Log, forget_checkpoint, train_steps
 from wsss.models.embedded.clip_format import LARGEST_SCALE, SIZES, new_clip, new_tokenizer, save_clip
-from wsss.models.embedded.compose import Pools, compose, draw_pools, stream
+from wsss.models.embedded.compose import Pools, Progress, compose, draw_pools, stream
 from wsss.models.embedded.concepts import choose_captions
 from wsss.models.embedded.losses import concept_losses, contrastive_losses, dense_loss, patch_concepts
 from wsss.models.embedded.masking import draw_masks, visible_concepts
-from wsss.models.embedded.optimiser import MatrixMomentum
+from wsss.models.embedded.optimiser import block_optimisers, cosine_share, update
 from wsss.models.teacher_folder import check_target
+
+__all__ = ["VARIANTS", "ClipSettings", "Log", "Progress", "encode_images", "train_clip"]
 
 VARIANTS: Final = ("contrastive", "dense", "exact")
 CHECKPOINT_EVERY: Final = 200
 THINNED_SHARE: Final = 0.75  # of the steps look at KEPT_PATCHES of the 64 patches only
 KEPT_PATCHES: Final = 36
 PATCH: Final = SIZES.patch_size
-
-Progress = Callable[[str, int, int], None]
-Log = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -129,38 +125,28 @@ def train_clip(
     pools = draw_pools(seed, objects=settings.objects, backgrounds=settings.backgrounds, progress=progress)
     model, tokenizer = new_clip(seed), new_tokenizer()
     out_dir = Path(out_dir)
-    saved = out_dir.with_name(f".{out_dir.name}.checkpoint")
-    optimisers = _optimisers(model, settings)
-    first = _load_checkpoint(saved, model, optimisers, about)
-    started = time.monotonic()
-    model.train()
-    for step in range(first, settings.steps):
-        losses = _step(model, tokenizer, pools, optimisers, settings, variant=variant, seed=seed, step=step)
-        if log is not None and (step % 50 == 49 or step == settings.steps - 1):
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            log({"step": step + 1, "seconds": round(time.monotonic() - started, 1), **values})
-        if progress is not None and step % 10 == 9:
-            progress("training", step + 1, settings.steps)
-        if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1 and step + 1 < settings.steps:
-            _save_checkpoint(saved, model, optimisers, about, step + 1)
-    save_clip(out_dir, model.eval(), about)
-    shutil.rmtree(saved, ignore_errors=True)
-    return out_dir
-
-
-def _optimisers(model: CLIPModel, settings: ClipSettings) -> tuple[torch.optim.Optimizer, ...]:
-    """One for the matrices inside the blocks of both towers, one for everything else."""
-    named = list(model.named_parameters())
-    matrices = [weight for name, weight in named if ".encoder." in name and weight.ndim == 2]
-    others = [weight for name, weight in named if not (".encoder." in name and weight.ndim == 2)]
-    groups = [
-        {"params": [weight for weight in others if weight.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [weight for weight in others if weight.ndim < 2], "weight_decay": 0.0},
-    ]
-    return (
-        MatrixMomentum(matrices, settings.matrix_rate, weight_decay=settings.weight_decay),
-        torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-6),
+    optimisers = block_optimisers(
+        model,
+        learning_rate=settings.learning_rate,
+        matrix_rate=settings.matrix_rate,
+        weight_decay=settings.weight_decay,
     )
+    train_steps(
+        out_dir,
+        model,
+        optimisers,
+        lambda step: _step(
+            model, tokenizer, pools, optimisers, settings, variant=variant, seed=seed, step=step
+        ),
+        about,
+        steps=settings.steps,
+        checkpoint_every=CHECKPOINT_EVERY,
+        progress=progress,
+        log=log,
+    )
+    save_clip(out_dir, model, about)
+    forget_checkpoint(out_dir)
+    return out_dir
 
 
 def _step(
@@ -192,14 +178,8 @@ def _step(
         labels = patch_concepts(scenes, masks, PATCH).gather(1, places)
         dense = dense_loss(scale * patch_features @ anchors.T, labels)
         losses["dense"] = settings.dense_weight * dense
-    model.zero_grad(set_to_none=True)
-    torch.autograd.backward(torch.stack(list(losses.values())).sum())
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    rate = min(1.0, (step + 1) / settings.warm_up) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = optimiser.defaults["lr"] * rate
-        optimiser.step()
+    share = cosine_share(step, settings.steps, settings.warm_up)
+    update(model, optimisers, torch.stack(list(losses.values())).sum(), share)
     with torch.no_grad():
         model.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
     return losses
@@ -225,49 +205,3 @@ def encode_images(
     states = tower.encoder(inputs_embeds=tower.pre_layrnorm(hidden)).last_hidden_state
     features = F.normalize(model.visual_projection(tower.post_layernorm(states)), dim=2)
     return features[:, 0], features[:, 1:], places
-
-
-def _save_checkpoint(
-    folder: Path,
-    model: CLIPModel,
-    optimisers: Sequence[torch.optim.Optimizer],
-    about: dict[str, Any],
-    step: int,
-) -> None:
-    """Weights and optimiser states as tensors; `step.json` names the settings and is written last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{name}": value.detach().clone() for name, value in model.state_dict().items()}
-    for which, optimiser in enumerate(optimisers):
-        for row, values in optimiser.state_dict()["state"].items():
-            named = {f"optimiser.{which}.{row}.{name}": value.clone() for name, value in values.items()}
-            tensors.update(named)
-    unfinished = folder / f"step-{step}.writing"
-    save_file(tensors, unfinished)
-    unfinished.replace(folder / f"step-{step}.safetensors")
-    (folder / "step.writing").write_text(json.dumps({"step": step, "about": about}), encoding="utf-8")
-    (folder / "step.writing").replace(folder / "step.json")
-    for old in folder.glob("step-*.safetensors"):
-        if old.name != f"step-{step}.safetensors":
-            old.unlink()
-
-
-def _load_checkpoint(
-    folder: Path, model: CLIPModel, optimisers: Sequence[torch.optim.Optimizer], about: dict[str, Any]
-) -> int:
-    """Take up a checkpoint of exactly this training; the step to go on from, 0 when there is none."""
-    if not (folder / "step.json").is_file():
-        return 0
-    found = json.loads((folder / "step.json").read_text(encoding="utf-8"))
-    path = folder / f"step-{found['step']}.safetensors"
-    if found["about"] != about or not path.is_file():
-        return 0
-    tensors = load_file(path)
-    model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
-    for which, optimiser in enumerate(optimisers):
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith(f"optimiser.{which}."):
-                _, _, row, part = name.split(".", 3)
-                state.setdefault(int(row), {})[part] = value
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return int(found["step"])
