@@ -251,7 +251,8 @@ def _document(
             "maps_split": "train",
             "data_version": "v1-w7-12+6-64px",
         },
-        "supervision": "F" if supervised else "I+L" if run.method.endswith("clims") else "I",
+        "supervision": ("F" if supervised else "I+L" if run.method.endswith("clims") else "I")
+        + (" (oracle)" if "oracle" in run.recipe else ""),
         "weights": {"teacher": "ab" * 32} if run.method == "clims" and not supervised else {},
         "dataset_config": dataset_config,
         "data_root": str(Path("..", "..", tree.name)) if tree.parent == folder.parents[1] else str(tree),

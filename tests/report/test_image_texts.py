@@ -89,6 +89,14 @@ def test_entries_share_a_block_only_where_their_texts_are_equal(
     assert "around: meadow" in other.words
 
 
+def test_an_oracle_is_named_wherever_its_runs_are(
+    runs: Any, answered: tuple[PairTexts, ...], tmp_path: Path
+) -> None:
+    made = write(runs(replace(CAM, has_segmentation=False), replace(ORACLE, texts=answered)), tmp_path)
+    assert "QA-CLIMS (oracle) map" in made.words
+    assert "QA-CLIMS map" not in made.words
+
+
 def test_methods_without_texts_have_no_block_and_predictions_neither(
     runs: Any, answered: tuple[PairTexts, ...], tmp_path: Path
 ) -> None:

@@ -22,6 +22,8 @@ embedded = typer.Typer(
 teacher = typer.Typer(no_args_is_help=True, help="Train a teacher on one's own tags and scene words.")
 weights = typer.Typer(no_args_is_help=True, help="Get model weights.")
 
+MASK_PROMPTS = "mask_prompts"
+
 Model = Annotated[str, typer.Argument(help="Which embedded model: clip or vqa.")]
 
 
@@ -37,7 +39,8 @@ def train_embedded(
     model: Model = "clip",
     seed: Annotated[int, typer.Option(help="Seed of pictures and weights.")] = 0,
     variant: Annotated[
-        str, typer.Option(help="Of clip: contrastive (the shipped one), dense or exact.")
+        str,
+        typer.Option(help="Of clip: contrastive (the shipped one), dense or exact; mask_prompts adds those."),
     ] = "contrastive",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; none: teachers/embedded or vqa/embedded.")
@@ -54,7 +57,11 @@ def train_embedded(
                 bars[what] = display.started(what.capitalize())
             bars[what](done, total, "")
 
-        if model == "clip":
+        if model == "clip" and variant == MASK_PROMPTS:
+            from wsss.models.embedded.mask_prompts import train_mask_prompts
+
+            train_mask_prompts(folder, seed=seed, progress=report)
+        elif model == "clip":
             from wsss.models.embedded.teacher import train_clip
 
             train_clip(folder, seed=seed, variant=variant, progress=report)

@@ -292,6 +292,8 @@ def _entries(runs: Sequence[ReportedRun]) -> tuple[RecipeRuns, ...]:
     entries: list[RecipeRuns] = []
     for (name, group), method in zip(by_recipe.items(), methods, strict=True):
         label = method_label(method) if methods.count(method) == 1 else name.rsplit("/", 1)[-1]
+        if "(oracle)" in str(group[0].record["supervision"]) and "oracle" not in label:
+            label += " (oracle)"  # its answers know more than the tags
         colour = -1 if group[0].finished.is_supervised else sum(not entry.is_supervised for entry in entries)
         ordered = sorted(group, key=lambda run: run.seed)
         entries.append(RecipeRuns(label, name, colour, tuple(ordered)))
