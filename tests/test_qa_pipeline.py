@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -193,6 +194,11 @@ def test_what_can_not_work_is_found_before_anything_is_asked(place: Path, tmp_pa
     with pytest.raises(RecipeError, match="needs a mask-adapted teacher"):
         run(load_recipe(place / "qa.yaml", ["method.mask_mode=token"]), runs=tmp_path / "runs")
     assert not (tmp_path / "runs" / "answers").exists()
+    if importlib.util.find_spec("nltk") is None:
+        with pytest.raises(StageError, match="nltk"):
+            run(
+                load_recipe(place / "qa.yaml", ["method.cleaning.lemmatiser=wordnet"]), runs=tmp_path / "runs"
+            )
     with pytest.raises(RecipeError, match="asks no questions"):
         load_recipe(place / "qa.yaml", ["method.texts=tags"])
     recipe = qa_recipe(place / "teacher", "oracle")

@@ -13,7 +13,7 @@ from tests.methods.oracle_qa_clims import qa_clims_losses
 from wsss.errors import DataError, RecipeError
 from wsss.methods.base import Frozen
 from wsss.methods.qa_clims import QaClims, QaClimsConfig
-from wsss.types import Batch
+from wsss.types import Batch, ClassInfo
 
 NAMES = ("background", "boat", "train", "cat")
 PRESENT = {"a": (0, 2), "b": (), "c": (1,), "d": (0, 1, 2)}
@@ -194,6 +194,20 @@ def test_texts_from_tags_need_no_answers(tmp_path) -> None:
         QaClims(config, NAMES, Frozen(teacher=teacher)).prepare(TOYS, tuple(PRESENT), tmp_path)
 
 
+def test_listed_backgrounds_come_from_the_recipe_or_the_data_set(tmp_path) -> None:
+    bare, teacher = ToyDataset(NAMES, PRESENT), FakeTeacher()
+    config = QaClimsConfig(**NET, texts="tags", empty_background="listed", background_texts=("lawn",))
+    net = QaClims(config, NAMES, Frozen(teacher=teacher))
+    net.prepare(bare, tuple(PRESENT), tmp_path)
+    assert set(teacher.texts) == {f"a photo of {word}." for word in (*NAMES[1:], "lawn")}
+    own = QaClimsConfig(texts="tags", empty_background="listed").with_class_texts(
+        [ClassInfo("cat", background_texts=("sofa",))]
+    )
+    assert own.background_texts == {"cat": ("sofa",)}
+    with pytest.raises(RecipeError, match="needs `background_texts`; got none"):
+        QaClimsConfig(texts="tags", empty_background="listed").with_class_texts([ClassInfo("cat")])
+
+
 def test_too_little_is_one_clear_error(tmp_path) -> None:
     teacher = FakeTeacher()
     unprepared = QaClims(QaClimsConfig(**NET), NAMES, Frozen(teacher=teacher))
@@ -258,7 +272,6 @@ def test_published_presets() -> None:
     assert (coco.frc_weight, coco.brc_weight, coco.reg_weight) == (30, 24, 0.2)
     assert voc.prompt_template == "a photo of {}."
     from wsss.layers.class_texts import published_texts
-    from wsss.types import ClassInfo
 
     names = [ClassInfo(name) for name in published_texts("voc_qa").prompts]
     nouns = voc.with_class_texts(names).class_prompts

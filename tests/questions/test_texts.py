@@ -96,6 +96,19 @@ def test_texts_without_any_group_need_no_answers() -> None:
         pair_texts(TOYS, ("c",), sources())
 
 
+def test_listed_backgrounds_stand_in_for_missing_ones() -> None:
+    bare = ToyDataset(NAMES, TOYS.present)
+    for listed in (("road", "sky"), {"boat": ("road", "sky"), "cat": ("sofa",)}):
+        boat, cat, train = pair_texts(bare, ("a", "c"), sources(from_tags=True, listed=listed))
+        assert boat.background == ("road", "sky")
+        assert cat.background == (("sofa",) if isinstance(listed, dict) else ("road", "sky"))
+        assert train.background == (() if isinstance(listed, dict) else ("road", "sky"))
+    assert pair_texts(TOYS, ("c",), sources(from_tags=True, listed=("road",)))[0].background == (
+        "grass",
+        "sky",
+    )
+
+
 def test_a_missing_answer_is_named() -> None:
     answers = toy_answers(TOYS)
     del answers.pairs["c", "train"]["what is above the train?"]

@@ -36,6 +36,7 @@ def check_networks(recipe: Recipe) -> None:
         for section in recipe.refine:
             find_refiner(section.name)(section.config, _FEW_CLASSES).rehearse(1, 1)
         if recipe.method is not None:
+            recipe.method.config.check_installation()
             _check_masks(recipe, recipe.method)
         if recipe.method is not None and recipe.initialise is not None:
             own, start = _backbone_shapes(recipe.method), _backbone_shapes(recipe.initialise.method)

@@ -40,6 +40,9 @@ class MethodConfig(BaseModel):
         """Fill texts that the recipe leaves open from the data set's class descriptions; default: nothing."""
         return self
 
+    def check_installation(self) -> None:
+        """Raise, before anything runs, where an optional package is needed and missing; default: nothing."""
+
 
 @dataclass(frozen=True)
 class Frozen:

@@ -9,7 +9,7 @@ import numpy as np
 
 from wsss.data.dataset import Dataset
 from wsss.errors import DataError
-from wsss.layers.class_texts import spelling
+from wsss.layers.class_texts import BackgroundTexts, spelling
 from wsss.questions.answers import Answers
 from wsss.questions.cleaning import CleaningConfig, background_texts, foreground_texts
 from wsss.questions.pair_texts import PairTexts
@@ -27,6 +27,7 @@ class TextSources:
         foreground: groups that speak of the object; (): the noun alone.
         background: groups that speak of its surroundings.
         nouns: class name -> noun that was used in questions and is used in texts.
+        listed: texts for pairs without any background text, for all classes or class by class.
         no_class: give a pair without any background text `no {noun}` (QA-CLIMS, ablation) instead of none.
         cleaning: from answers to texts.
     """
@@ -37,6 +38,7 @@ class TextSources:
     background: Sequence[str]
     nouns: Mapping[str, str]
     from_tags: bool = False
+    listed: BackgroundTexts = ()
     no_class: bool = False
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
 
@@ -71,6 +73,9 @@ def _texts_of(
     foreground = foreground_texts(told, noun, sources.cleaning)
     others = _others(dataset, name, present, sources)
     background = background_texts(around, noun, sources.cleaning, others=others)
+    if not background:
+        listed = sources.listed
+        background = tuple(listed.get(name, ())) if isinstance(listed, dict) else tuple(listed)
     if not background and sources.no_class:
         background = (f"no {noun}",)
     return PairTexts(image_id, name, noun, foreground, background)
