@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -282,3 +285,26 @@ def test_asking_sees_no_masks(place: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(answers_work, "ask", watched)
     run(place / "qa.yaml", runs=tmp_path, until="ask-questions")
     assert seen == ["WithoutMasks"]
+
+
+def test_two_processes_ask_once_and_train_together(place: Path, tmp_path: Path) -> None:
+    command = [
+        "-m",
+        "wsss",
+        "run",
+        str(place / "qa.yaml"),
+        "--runs",
+        str(tmp_path),
+        "--until",
+        "train-method",
+    ]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    done = subprocess.run([*launch, *command], env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (answers,) = (tmp_path / "answers").glob("*.jsonl")
+    pairs = [line for line in answers.read_text().splitlines()[1:] if line]
+    assert len(pairs) == len(read_answers(answers).pairs)  # one line each: nobody asked twice
+    (folder,) = tmp_path.glob("qa-seed0")
+    names = [stage["name"] for stage in read_run(folder)["stages"]]
+    assert names == ["data", "ask-questions", "prepare", "initialise", "train-method"]

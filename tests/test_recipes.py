@@ -76,7 +76,7 @@ def test_headline_recipes_use_world_0_and_one_way_of_scoring():
 
 def test_all_segmentation_networks_on_scenes_are_the_supervised_ones_twins(teacher: Path):
     full = planned("scenes/supervised", teacher)["train-segmentation"].settings
-    for name in ("scenes/cam", "scenes/clims"):
+    for name in ("scenes/cam", "scenes/clims", "scenes/qa_clims"):
         assert {**planned(name, teacher)["train-segmentation"].settings, "target": "masks"} == full
 
 
@@ -90,6 +90,37 @@ def test_the_ablation_differs_from_clims_in_its_losses_only():
         assert [other[key] for key in ("data", "training", "initialise")] == [
             full[key] for key in ("data", "training", "initialise")
         ]
+
+
+QA_PARTS = {
+    "losses": ({"frc_weight", "brc_weight", "reg_weight"}, ("frc", "brc", "frc-brc")),
+    "texts": (
+        {"foreground", "background", "empty_background"},
+        (
+            *("label", "fine-grained", "alias", "object", "scene", "background"),
+            *("fine-grained-alias", "fine-grained-alias-object"),
+        ),
+    ),
+    "thresholds": ({"omega"}, ("omega-005", "omega-010", "omega-020", "omega-040")),
+    "answers": ({"vqa"}, ("oracle",)),
+}
+
+
+@pytest.mark.parametrize("part", QA_PARTS)
+def test_each_ablation_of_qa_clims_differs_from_it_in_one_part_only(part: str):
+    full = load_recipe("scenes/qa_clims").resolved()
+    keys, names = QA_PARTS[part]
+    for name in names:
+        other = load_recipe(f"scenes/ablation-qa-{name}").resolved()
+        changed = {key for key, value in full["method"].items() if other["method"].get(key) != value}
+        assert changed, name
+        assert changed <= keys | ({"vqa"} if name == "label" else set()), name  # nothing is asked there
+        assert [other[key] for key in ("data", "training", "initialise", "activation")] == [
+            full[key] for key in ("data", "training", "initialise", "activation")
+        ]
+    clims = load_recipe("scenes/clims").resolved()
+    assert clims["initialise"] == full["initialise"]
+    assert clims["training"] == full["training"]
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -414,3 +414,10 @@ def test_two_processes_train_like_one(tmp_path):
     logs = [read_journal(tmp_path / f"{n}/log.jsonl") for n in (1, 2)]
     assert [line["loss"] for line in logs[0]] == pytest.approx([line["loss"] for line in logs[1]], rel=1e-4)
     assert sorted(p.name for p in (tmp_path / "2").iterdir()) == ["log.jsonl", "model.safetensors"]
+
+
+def test_constants_outside_the_state_are_not_sent_between_processes():
+    module = TinyNet()
+    module.register_buffer("table", torch.zeros(3), persistent=False)
+    module.register_buffer("kept", torch.zeros(3))
+    assert loop._Losses(module)._ddp_params_and_buffers_to_ignore == ["trainable.table"]
