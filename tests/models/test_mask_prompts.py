@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from wsss.errors import WeightsError
 from wsss.models.clip import load_teacher
+from wsss.models.embedded import mask_prompts
 from wsss.models.embedded.mask_prompts import OMEGA, PromptSettings, region_tokens, train_mask_prompts
 from wsss.models.mask_adapted import MaskAdaptedTeacher
 
@@ -109,13 +111,34 @@ def test_region_tokens_are_those_of_qa_clims() -> None:
             assert found[row, 0].equal(expected)
 
 
-def test_an_interrupted_training_leaves_nothing(tmp_path: Path) -> None:
-    def stop(values: dict[str, float]) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("tower_rate", [0.0, 1e-4])
+def test_training_goes_on_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tower_rate: float
+) -> None:
+    monkeypatch.setattr(mask_prompts, "CHECKPOINT_EVERY", 2)
+    settings = replace(TINY, steps=4, tower_rate=tower_rate)
+    train_mask_prompts(tmp_path / "whole", settings=settings)
+    step, taken = mask_prompts._step, list[int]()
 
+    def until(last: int) -> Any:
+        def stops(*arguments: Any, **named: Any) -> dict[str, Tensor]:
+            if named["step"] == last:
+                raise KeyboardInterrupt
+            taken.append(named["step"])
+            return step(*arguments, **named)
+
+        return stops
+
+    monkeypatch.setattr(mask_prompts, "_step", until(3))
     with pytest.raises(KeyboardInterrupt):
-        train_mask_prompts(tmp_path / "teacher", settings=TINY, log=stop)
-    assert list(tmp_path.iterdir()) == []
+        train_mask_prompts(tmp_path / "halves", settings=settings)
+    assert not (tmp_path / "halves").exists()
+    monkeypatch.setattr(mask_prompts, "_step", until(4))
+    train_mask_prompts(tmp_path / "halves", settings=settings)
+    assert taken == [0, 1, 2, 2, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["halves", "whole"]
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "halves" / path.name).read_bytes(), path.name
 
 
 def test_another_folder_and_an_impossible_depth_are_refused_before_training(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wsss.errors import DataError
-from wsss.questions.answers import Header, complete_length, pair_line, read_answers
+from wsss.questions.answers import Header, complete_length, pair_line, read_answers, read_header
 
 HEADER = Header(
     "blip", "ab12", {"beams": 3}, "voc", {"object": ("what is above the {}?", "what is near {}?")}
@@ -31,6 +31,36 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert answers.pairs["b", "tv"] == odd
     assert answers.nouns["b", "tv"] == "tv monitor"
     assert "café \u6a39" in path.read_text(encoding="utf-8")
+
+
+def test_the_header_is_read_without_the_answers(tmp_path: Path) -> None:
+    whole = ["\ufeff", "\r\n", HEADER.line(), FIRST]
+    assert read_header(write(tmp_path / "a", *whole)) == read_answers(tmp_path / "a").header == HEADER
+    assert read_header(write(tmp_path / "b", HEADER.line().rstrip())) == HEADER  # no end of the line
+    assert read_header(write(tmp_path / "c", HEADER.line(), "no answer at all\n")) == HEADER
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["\n \n"],
+        [FIRST],
+        [HEADER.line()[:40]],
+        [HEADER.line()[:40] + "\n", FIRST],
+        ["[1]\n"],
+        ["\n", "\ufeff" + HEADER.line()],
+        [HEADER.line().replace('"version": 1', '"version": 2')],
+        [HEADER.line().replace('"blip"', "7")],
+    ],
+)
+def test_a_header_is_refused_as_with_its_answers(tmp_path: Path, lines: list[str]) -> None:
+    path = write(tmp_path / "a", *lines)
+    with pytest.raises(DataError) as expected:
+        read_answers(path)
+    with pytest.raises(DataError) as found:
+        read_header(path)
+    assert str(found.value) == str(expected.value)
 
 
 def test_half_a_surrogate_pair_is_kept(tmp_path: Path) -> None:
@@ -117,5 +147,6 @@ def test_another_encoding_and_a_missing_file_are_named(tmp_path: Path) -> None:
     path.write_bytes(HEADER.line().encode() + FIRST.replace("sky", "café").encode("latin-1"))
     with pytest.raises(DataError, match="line 2 is not UTF-8"):
         read_answers(path)
-    with pytest.raises(DataError, match="no answers file"):
-        read_answers(tmp_path / "b")
+    for read in (read_answers, read_header):
+        with pytest.raises(DataError, match="no answers file"):
+            read(tmp_path / "b")

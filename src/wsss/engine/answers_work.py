@@ -21,7 +21,7 @@ from wsss.engine.fingerprint import fingerprint
 from wsss.methods.base import MethodConfig
 from wsss.models import weights
 from wsss.models.vqa import HuggingFaceVqa, load_vqa
-from wsss.questions.answers import Answers, read_answers
+from wsss.questions.answers import Answers, read_answers, read_header
 from wsss.questions.asking import OracleSource, Source, VqaSource, ask
 from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
@@ -74,7 +74,7 @@ class VqaSection(BaseModel):
     def knows_the_truth(self) -> bool:
         """Whether the answers are the generator's, asked now or kept in the file that is named."""
         if self.answers_file is not None and Path(self.answers_file).is_file():
-            return read_answers(Path(self.answers_file)).header.model == ORACLE
+            return read_header(Path(self.answers_file)).model == ORACLE
         return self.is_oracle
 
     @property

@@ -22,7 +22,7 @@ from wsss.models.captions import caption
 from wsss.models.clip import HuggingFaceTeacher, features_of, load_teacher
 from wsss.models.contrastive import symmetric_loss
 from wsss.models.mask_adapted import MaskAdaptedTeacher
-from wsss.models.teacher_folder import read_card, save_teacher
+from wsss.models.teacher_folder import read_card, save_loaded
 from wsss.models.training_defaults import merged, training_with
 from wsss.training.config import TrainingConfig
 from wsss.training.journal import Progress
@@ -167,15 +167,7 @@ def finetune(
     matching = CaptionMatching(start, names, config.caption_template)
     train(matching, batches, config.training, work_dir=folder, seed=seed, progress=progress)
     if state.is_main_process:
-        save_teacher(
-            target,
-            matching.model,
-            start.tokenizer,
-            mean=start.mean,
-            std=start.std,
-            prompt_template=start.prompt_template,
-            card=card,
-        )
+        save_loaded(target, start, card=card)
         (folder / "model.safetensors").unlink(missing_ok=True)  # the checkpoint holds the same weights
     state.wait_for_everyone()
     return target

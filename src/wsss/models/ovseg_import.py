@@ -24,7 +24,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from wsss.errors import WeightsError
 from wsss.models.clip import HuggingFaceTeacher, load_teacher
 from wsss.models.mask_adapted import check_mask_embedding
-from wsss.models.teacher_folder import check_target, save_teacher
+from wsss.models.teacher_folder import check_target, save_loaded
 from wsss.models.weights import sha256
 from wsss.training.checkpoint import load_state
 
@@ -91,13 +91,9 @@ def convert_ovseg(weights: Path, base: str | Path, out: Path, *, allow_pickle: b
     assert mask_embedding is not None
     check_mask_embedding(mask_embedding, teacher.model.config, str(weights))
     _take_vision_tower(teacher, entries, str(weights))
-    return save_teacher(
+    return save_loaded(
         out,
-        teacher.model,
-        teacher.tokenizer,
-        mean=teacher.mean,
-        std=teacher.std,
-        prompt_template=teacher.prompt_template,
+        teacher,
         card={
             "source": "OVSeg, Liang et al., CVPR 2023, https://arxiv.org/abs/2210.04150",
             "weights": weights.name,

@@ -11,7 +11,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import safetensors.torch
 from torch import Tensor, nn
@@ -19,10 +19,18 @@ from torch import Tensor, nn
 from wsss.errors import WeightsError
 from wsss.training.checkpoint import TEMPORARY_PREFIX
 
+if TYPE_CHECKING:
+    from wsss.models.clip import HuggingFaceTeacher
+
 PROMPT_TEMPLATE: Final = "a photo of {}."  # CLIMS (improved), QA-CLIMS
 CARD: Final = "teacher.json"
 MASK_PROMPTS: Final = "mask_embedding.safetensors"
 MASK_PROMPTS_KEY: Final = "mask_embedding"
+_PROCESSORS: Final = {  # by `model_type`
+    "clip": "CLIPImageProcessor",
+    "siglip": "SiglipImageProcessor",
+    "blip": "BlipImageProcessor",
+}
 
 
 def read_statistics(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -130,8 +138,77 @@ def save_teacher(
     Raises:
         WeightsError: the folder holds something else.
     """
-    folder = Path(folder)
-    check_target(folder)
+    check_target(Path(folder))
+    return write_checkpoint(
+        Path(folder),
+        model,
+        tokenizer,
+        mean=mean,
+        std=std,
+        half=half,
+        card={"prompt_template": prompt_template, **dict(card or {})},
+        mask_embedding=mask_embedding,
+    )
+
+
+def save_loaded(
+    folder: Path,
+    teacher: HuggingFaceTeacher,
+    *,
+    half: bool = False,
+    card: Mapping[str, Any] | None = None,
+    mask_embedding: Tensor | None = None,
+) -> Path:
+    """Write a teacher as it stands in memory, with its tokenizer, statistics, template and mask prompts.
+
+    Args:
+        folder: where to; an older teacher there is replaced.
+        teacher: what to write.
+        half: store float16 (half the size; loaded as float32 again).
+        card: what else to say in `teacher.json`; plain data.
+        mask_embedding: mask prompts (depth, tokens, width) to write; None: the teacher's own, if it has any.
+
+    Raises:
+        WeightsError: the folder holds something else.
+    """
+    return save_teacher(
+        folder,
+        teacher.model,
+        teacher.tokenizer,
+        mean=teacher.mean,
+        std=teacher.std,
+        prompt_template=teacher.prompt_template,
+        half=half,
+        card=card,
+        mask_embedding=getattr(teacher, "mask_embedding", None) if mask_embedding is None else mask_embedding,
+    )
+
+
+def write_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    half: bool,
+    card: Mapping[str, Any],
+    card_name: str = CARD,
+    mask_embedding: Tensor | None = None,
+) -> Path:
+    """Write a checkpoint and its card, complete or not at all; whatever `folder` held is replaced.
+
+    Args:
+        folder: where to; checked by the caller.
+        model: a `CLIPModel`, `SiglipModel` or BLIP.
+        tokenizer: its tokenizer.
+        mean: mean of its input, RGB in [0, 1].
+        std: standard deviation of its input.
+        half: store float16.
+        card: what the card says; plain data.
+        card_name: file name of the card.
+        mask_embedding: as for `save_teacher`.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
     config: Any = model.config
@@ -146,7 +223,7 @@ def save_teacher(
             prompts = {MASK_PROMPTS_KEY: _stored(mask_embedding, half=half)}
             _write_tensors(temporary / MASK_PROMPTS, prompts)
         _write_json(temporary / "preprocessor_config.json", _preprocessor(config, mean, std))
-        _write_json(temporary / CARD, {"prompt_template": prompt_template, **dict(card or {})})
+        _write_json(temporary / card_name, card)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.replace(folder)
@@ -195,9 +272,8 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _preprocessor(config: Any, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
     size = int(config.vision_config.image_size)
-    is_clip = config.model_type == "clip"
     return {
-        "image_processor_type": "CLIPImageProcessor" if is_clip else "SiglipImageProcessor",
+        "image_processor_type": _PROCESSORS[config.model_type],
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"height": size, "width": size},

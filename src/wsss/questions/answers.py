@@ -132,8 +132,7 @@ def read_answers(path: Path) -> Answers:
         DataError: the file is missing or not UTF-8, or a line is not as it must be; the line is named.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"There is no answers file {path}. Ask the questions first, or correct the path.")
+    _check_is_file(path)
     content = path.read_bytes()
     kept = content[: complete_length(content)]
     if len(kept) < len(content):
@@ -149,6 +148,30 @@ def read_answers(path: Path) -> Answers:
     for entry, number in others:
         _add(answers, entry, f"{path}, line {number}")
     return answers
+
+
+def read_header(path: Path) -> Header:
+    """Read who answered, and none of the answers.
+
+    Raises:
+        DataError: the file is missing, or does not begin with a header as it must be.
+    """
+    path = Path(path)
+    _check_is_file(path)
+    with path.open("rb") as file:
+        if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+            file.seek(0)
+        number, line = next(((n, line) for n, line in enumerate(file, start=1) if line.strip()), (0, b""))
+    where = f"{path}, line {number}"
+    # a first line that was cut off counts for none, as in `read_answers`
+    if not complete_length(line) or "format" not in (entry := _entry(line.rstrip(b"\n"), where)):
+        raise DataError(_no_header(path))
+    return _header(entry, where)
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"There is no answers file {path}. Ask the questions first, or correct the path.")
 
 
 def _add(answers: Answers, entry: Mapping[str, Any], where: str) -> None:

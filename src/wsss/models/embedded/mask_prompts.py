@@ -16,7 +16,6 @@ start as the tokens of an empty picture, not as zeros; the vision tower stays fr
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,16 +28,17 @@ from torch import Tensor
 from wsss.data.scenes.vocabulary import WORLD_VERSION
 from wsss.errors import WeightsError
 from wsss.models.clip import HuggingFaceTeacher, features_of, load_teacher
-from wsss.models.embedded.compose import Pools, compose, draw_pools, stream
+from wsss.models.embedded.checkpoints import Log, forget_checkpoint, train_steps
+from wsss.models.embedded.compose import Pools, Progress, compose, draw_pools, stream
 from wsss.models.embedded.concepts import choose_captions
 from wsss.models.embedded.losses import concept_losses, contrastive_losses
 from wsss.models.embedded.masking import draw_masks, visible_concepts
-from wsss.models.embedded.teacher import Log, Progress
 from wsss.models.mask_adapted import MaskAdaptedTeacher, token_masks
-from wsss.models.teacher_folder import check_target, save_teacher
+from wsss.models.teacher_folder import check_target, save_loaded
 
 OMEGA: Final = 0.1  # QA-CLIMS
 INITIAL_STD: Final = 0.02  # of the noise on the first prompts
+CHECKPOINT_EVERY: Final = 100  # steps
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def train_mask_prompts(
 ) -> Path:
     """Learn mask prompts for the shipped teacher and write both as a mask-adapted teacher.
 
-    An interrupted training leaves nothing behind and starts over.
+    An interrupted training goes on from its last checkpoint (beside `out_dir`) when it is started again.
 
     Args:
         out_dir: folder to write; replaced only when the training has ended.
@@ -100,26 +100,27 @@ def train_mask_prompts(
     teacher = _untrained(load_teacher("embedded"), settings.depth, seed)
     pools = draw_pools(seed, objects=settings.objects, backgrounds=settings.backgrounds, progress=progress)
     optimiser = _optimiser(teacher, settings)
-    started = time.monotonic()
-    for step in range(settings.steps):
-        losses = _step(teacher, pools, optimiser, settings, seed=seed, step=step)
-        if log is not None and (step % 50 == 49 or step == settings.steps - 1):
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            log({"step": step + 1, "seconds": round(time.monotonic() - started, 1), **values})
-        if progress is not None and step % 10 == 9:
-            progress("training", step + 1, settings.steps)
-    about = {"made_by": "mask prompts", "start": "embedded", "seed": seed, "world_version": WORLD_VERSION}
-    return save_teacher(
+    about = {
+        "made_by": "mask prompts",
+        "start": "embedded",
+        "seed": seed,
+        "world_version": WORLD_VERSION,
+        **asdict(settings),
+    }
+    train_steps(
         out_dir,
-        teacher.model,
-        teacher.tokenizer,
-        mean=teacher.mean,
-        std=teacher.std,
-        prompt_template=teacher.prompt_template,
-        half=True,
-        card={**about, **asdict(settings)},
-        mask_embedding=teacher.mask_embedding,
+        teacher,
+        [optimiser],
+        lambda step: _step(teacher, pools, optimiser, settings, seed=seed, step=step),
+        about,
+        steps=settings.steps,
+        checkpoint_every=CHECKPOINT_EVERY,
+        progress=progress,
+        log=log,
     )
+    save_loaded(out_dir, teacher, half=True, card=about)
+    forget_checkpoint(out_dir)
+    return out_dir
 
 
 def region_tokens(masks: Tensor, is_outside: Tensor, patch: int) -> Tensor:

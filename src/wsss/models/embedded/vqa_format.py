@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +20,8 @@ from wsss.data.scenes.vocabulary import vocabulary
 from wsss.errors import WeightsError
 from wsss.models.embedded.compose import IMAGE_MEAN, IMAGE_STD
 from wsss.models.embedded.vqa_pictures import DRAWN_SIZE, PATCH, answer_words
-from wsss.models.teacher_folder import CARD as TEACHER_CARD
-from wsss.models.teacher_folder import read_json, save_teacher
+from wsss.models.teacher_folder import write_checkpoint
 from wsss.models.tiny_clip import word_tokenizer
-from wsss.training.checkpoint import TEMPORARY_PREFIX
 
 CARD: Final = "vqa.json"
 LONGEST_TEXT: Final = 16  # tokens of a question or an answer, start and end included
@@ -162,17 +157,13 @@ def save_vqa(folder: Path, model: BlipForQuestionAnswering, about: Mapping[str, 
         about: how it was made; written into `vqa.json`.
     """
     check_vqa_target(folder)
-    unfinished = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
-    try:
-        save_teacher(unfinished, model, new_vqa_tokenizer(), mean=IMAGE_MEAN, std=IMAGE_STD, half=True)
-        (unfinished / TEACHER_CARD).unlink()
-        settings = read_json(unfinished / "preprocessor_config.json")
-        settings["image_processor_type"] = "BlipImageProcessor"
-        for name, value in (("preprocessor_config.json", settings), (CARD, dict(about))):
-            (unfinished / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
+    return write_checkpoint(
+        folder,
+        model,
+        new_vqa_tokenizer(),
+        mean=IMAGE_MEAN,
+        std=IMAGE_STD,
+        half=True,
+        card=about,
+        card_name=CARD,
+    )
