@@ -14,6 +14,7 @@ from wsss.activation.seeds import write_pseudo_masks
 from wsss.activation.store import MapStore
 from wsss.data.masks_png import write_mask
 from wsss.errors import DataError, ShapeError
+from wsss.metrics.boundaries import Boundaries, TrueEdges, mask_edges
 from wsss.metrics.confusion import Confusion
 from wsss.metrics.cooccurrence import Cooccurrence, count_context
 from wsss.metrics.curves import THRESHOLDS
@@ -98,6 +99,61 @@ def test_co_occurrence_equals_counting_the_masks(store: MapStore, dataset: Memor
     assert set(scores["entries"][0]["cooccurrence"]) == {"cat/water", "cat/rail", "dog/water", "dog/rail"}
 
 
+def edge_scores(dataset: MemoryDataset, masks: dict[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
+    """Boundary scores of masks against the true ones, image by image."""
+    counts = Boundaries()
+    for name in dataset.names:
+        counts.add(TrueEdges.of_mask(dataset.masks[name]), masks[name])
+    return counts.summary()
+
+
+def test_boundaries_equal_those_of_the_masks_at_each_score(store: MapStore, dataset: MemoryDataset) -> None:
+    entries = score_maps(store, dataset, dataset.names, fixed=0.15, automatic=0.473)["entries"]
+    assert len({entry["background_score"] for entry in entries}) == 3
+    for entry in entries:
+        score = entry["background_score"]
+        masks = {name: store.read(name).to_mask(score).numpy() for name in dataset.names}
+        assert entry["boundary"] == edge_scores(dataset, masks)
+        assert list(entry["boundary"]) == ["0", "0.0075", "0.02"]
+        assert entry["boundary_source"] == "masks"
+    assert len({entry["boundary"]["0"]["f1"] for entry in entries}) == 3
+
+
+class MemoryWithBoundaries(MemoryDataset):
+    """Boundaries one pixel below the edges of the masks."""
+
+    def boundaries(self, image_id: str) -> np.ndarray | None:
+        if image_id in self.without:
+            return None
+        return np.roll(
+            mask_edges(np.where(self.masks[image_id] == IGNORE, 0, self.masks[image_id])), 1, axis=0
+        )
+
+
+@pytest.mark.parametrize("without", [(), ("image_2",)], ids=["all images", "all but one"])
+def test_known_boundaries_count_where_all_images_have_them(
+    store: MapStore, dataset: MemoryDataset, tmp_path: Path, without: tuple[str, ...]
+) -> None:
+    known = MemoryWithBoundaries(SIZES, LABELS)
+    known.without, known.masks, known.contexts = without, dataset.masks, dataset.contexts
+    counts = Boundaries()
+    for name in known.names:
+        is_known = not without
+        truth = (
+            TrueEdges.of_boundaries(known.boundaries(name))
+            if is_known
+            else TrueEdges.of_mask(known.masks[name])
+        )
+        counts.add(truth, store.read(name).to_mask(0.2).numpy())
+    write_pseudo_masks(store, known.names, tmp_path / "masks", background_score=0.2)
+    for scores in (
+        score_maps(store, known, known.names, fixed=0.2),
+        score_masks(tmp_path / "masks", known, known.names),
+    ):
+        assert scores["entries"][0]["boundary_source"] == ("masks" if without else "sbd")
+        assert scores["entries"][0]["boundary"] == counts.summary()
+
+
 def test_per_image_counts_add_up_to_the_scores(
     store: MapStore, dataset: MemoryDataset, tmp_path: Path
 ) -> None:
@@ -128,6 +184,7 @@ def test_maps_with_a_background_of_their_own_get_one_entry(store: MapStore, data
     (entry,) = scores["entries"]
     assert (entry["background_score_source"], entry["background_score"]) == ("none", None)
     assert entry["confusion"] == expected["confusion"]
+    assert entry["boundary"] == expected["boundary"]
     store.write("image_0", ActivationMaps(torch.tensor([1]), torch.zeros(1, 9, 11)), image_size=(9, 11))
     with pytest.raises(DataError, match="Only some maps"):
         score_maps(store, dataset, dataset.names)
@@ -140,6 +197,7 @@ def test_unsure_pixels_count_as_background(dataset: MemoryDataset, tmp_path: Pat
         )  # right, with 255 where the truth is ignored
     perfect = score_masks(tmp_path, dataset, dataset.names)["entries"][0]
     assert (perfect["miou"], perfect["unsure_share"]) == (1.0, 0.0)
+    assert perfect["boundary"]["0"] == {"recall": 1.0, "precision": 1.0, "f1": 1.0}
     for name in dataset.names:
         unsure = np.where(dataset.masks[name] == 2, IGNORE, dataset.masks[name]).astype(np.uint8)
         write_mask(tmp_path / f"{name}.png", unsure)
@@ -194,6 +252,7 @@ def test_anybodys_folders_are_scored(dataset: MemoryDataset, tmp_path: Path) -> 
     scores = evaluate_folders(predictions, masks, NAMES)
     expected = score_masks(predictions, dataset, dataset.names)
     assert scores["entries"][0]["iou"] == expected["entries"][0]["iou"]
+    assert scores["entries"][0]["boundary"] == expected["entries"][0]["boundary"]
     assert scores["images"] == 4
     assert evaluate_folders(predictions, masks)["class_names"] == ["background", "1", "2", "3"]
     (predictions / "image_2.png").unlink()
@@ -207,4 +266,5 @@ def test_anybodys_folders_are_scored(dataset: MemoryDataset, tmp_path: Path) -> 
 def test_progress_is_told(store: MapStore, dataset: MemoryDataset) -> None:
     calls: list[tuple[int, int, str]] = []
     score_maps(store, dataset, dataset.names, progress=lambda *call: calls.append(call))
-    assert calls == [(number, 4, "images") for number in range(1, 5)]
+    passes = ("images", "images, edges")
+    assert calls == [(number, 4, note) for note in passes for number in range(1, 5)]

@@ -4,7 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sbd_file import write_sbd
 from wsss.data import Dataset, FolderConfig, VocConfig, occurring_classes, open_dataset, tagged_ids
+from wsss.data.dataset import WithoutMasks, true_boundaries
 from wsss.data.masks_png import write_mask
 from wsss.data.voc import VOC_CLASSES
 from wsss.errors import DataError
@@ -171,3 +173,31 @@ def test_the_photographs_open_as_a_tree_and_as_a_folder(photographs: Path) -> No
         assert np.array_equal(tree.sample(image_id, with_mask=True).mask, sample.mask)
     assert tree.fingerprint() == folder.fingerprint()
     assert tree.mask_fingerprint() == folder.mask_fingerprint()
+
+
+def test_boundaries_of_sbd_are_read_where_they_are(tree: Path) -> None:
+    first, second = open_dataset(VocConfig(root=tree)).ids("train")[:2]
+    before = open_dataset(VocConfig(root=tree))
+    assert true_boundaries(before, first) is None
+    maps = np.random.default_rng(0).random((20, 64, 64)) < 0.01
+    write_sbd(tree / "SBD" / "cls" / f"{first}.mat", maps)
+    dataset = open_dataset(VocConfig(root=tree))
+    assert np.array_equal(true_boundaries(dataset, first), maps.any(axis=0))
+    assert true_boundaries(dataset, second) is None
+    assert dataset.fingerprint() == before.fingerprint()
+    fingerprint = dataset.mask_fingerprint()
+    assert fingerprint != before.mask_fingerprint()  # scores must be made anew
+    write_sbd(tree / "SBD" / "cls" / f"{first}.mat", ~maps)
+    assert open_dataset(VocConfig(root=tree)).mask_fingerprint() != fingerprint
+    write_sbd(tree / "SBD" / "cls" / f"{second}.mat", maps[:, :60])
+    with pytest.raises(DataError, match=rf"{second}\.mat must be 64 x 64 .* got 60 x 64"):
+        true_boundaries(dataset, second)
+
+
+def test_training_reads_no_boundaries(tree: Path) -> None:
+    image_id = first_id(tree)
+    write_sbd(tree / "SBD" / "cls" / f"{image_id}.mat", np.ones((20, 64, 64), dtype=bool))
+    dataset = open_dataset(VocConfig(root=tree))
+    assert true_boundaries(dataset, image_id) is not None
+    assert true_boundaries(WithoutMasks(dataset), image_id) is None
+    assert not hasattr(WithoutMasks(dataset), "boundaries")

@@ -9,7 +9,14 @@ import torch
 import oracle_masks
 from wsss.errors import ShapeError
 from wsss.metrics.confusion import Confusion
-from wsss.metrics.curves import THRESHOLDS, ScoreCurve, count_levels, score_of_power, top_levels
+from wsss.metrics.curves import (
+    THRESHOLDS,
+    ScoreCurve,
+    count_levels,
+    masks_at,
+    score_of_power,
+    top_levels,
+)
 from wsss.types import IGNORE, ActivationMaps
 
 CLASSES = 5
@@ -22,6 +29,18 @@ def random_maps(rng: np.random.Generator, size: tuple[int, int] = (12, 10)) -> A
     on_grid = rng.random(scores.shape) < 0.5
     scores[on_grid] = rng.integers(0, 100, int(on_grid.sum())) / 100
     return ActivationMaps(torch.from_numpy(ids), torch.from_numpy(scores))
+
+
+def test_masks_at_several_scores_are_those_of_the_maps() -> None:
+    rng = np.random.default_rng(8)
+    for scores in ([0.3], [0.0, 0.15, 0.473], [0.2, 0.99]):
+        for _ in range(8):
+            maps = random_maps(rng)
+            found = masks_at(maps, scores)
+            assert len(found) == len(scores)
+            for score, mask in zip(scores, found, strict=True):
+                assert mask.dtype == np.uint8
+                assert np.array_equal(mask, maps.to_mask(score).numpy())
 
 
 def test_one_pass_equals_one_evaluation_per_threshold() -> None:

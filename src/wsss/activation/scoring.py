@@ -6,29 +6,20 @@ predicted mask that are 255 (unsure) count as background, as in IRN, and their s
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from wsss.activation.score_entries import Entry, Mask, Scoring, or_none, true_mask
 from wsss.activation.store import MapStore
 from wsss.data.dataset import Dataset
 from wsss.data.masks_png import read_mask
 from wsss.errors import DataError
-from wsss.metrics.activation import over_activation, under_activation
-from wsss.metrics.confusion import Confusion, Counts, count_pixels
-from wsss.metrics.cooccurrence import Cooccurrence, count_context
-from wsss.metrics.curves import THRESHOLDS, LevelCounts, ScoreCurve, count_levels, top_levels
-from wsss.metrics.per_image import PerImage, save_per_image
+from wsss.metrics.curves import THRESHOLDS, LevelCounts, ScoreCurve, count_levels, masks_at, top_levels
 from wsss.training.journal import Progress
 from wsss.types import BACKGROUND, IGNORE, ActivationMaps
-
-Mask = npt.NDArray[np.uint8]
-log = logging.getLogger(__name__)
 
 
 def score_maps(
@@ -41,10 +32,11 @@ def score_maps(
     per_image: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Score full-size maps at the fixed, the best and the automatic background score in one pass.
+    """Score full-size maps at the fixed, the best and the automatic background score.
 
     The best one is chosen on the true masks of these very images: its source is `oracle`, and nothing else
-    may use it. Maps with a background of their own get one entry of source `none` and no curve.
+    may use it. Maps with a background of their own get one entry of source `none` and no curve. One pass over
+    the maps gives all confusions; edges need the masks at the best score, so the maps are read once more.
 
     Args:
         store: maps.
@@ -53,22 +45,22 @@ def score_maps(
         fixed: the papers' constant background score.
         automatic: what `choose_background_score` found, if it ran.
         per_image: file for the confusion of each image at each of these scores, for intervals.
-        progress: told after each image.
+        progress: told after each image, in both passes.
 
     Raises:
         DataError: a mask or map is missing, or their sizes differ.
     """
-    scoring = _Scoring(dataset)
+    scoring = Scoring(dataset, ids=ids)
     chosen = {"fixed": fixed} if automatic is None else {"fixed": fixed, "automatic": automatic}
     thresholds = tuple(sorted({*THRESHOLDS, *chosen.values()}))
     curve = ScoreCurve(scoring.num_classes, thresholds)
     images: list[tuple[LevelCounts, LevelCounts | None]] = []
-    own = _Entry(scoring)
+    own = Entry(scoring)
     for done, image_id in enumerate(ids, start=1):
-        maps, mask, context = store.read(image_id), _true_mask(dataset, image_id), scoring.context(image_id)
+        maps, mask, context = store.read(image_id), true_mask(dataset, image_id), scoring.context(image_id)
         _check_sizes(mask.shape, maps.size, f"the maps of {image_id} in {store.folder}")
         if maps.background is not None:
-            own.add_masks(mask, maps.to_mask().numpy(), context)
+            own.add_masks(mask, maps.to_mask().numpy(), context, scoring.true_edges(image_id, mask))
         else:
             images.append(_levels(scoring, maps, mask, context, thresholds))
             curve.add(images[-1][0])
@@ -83,14 +75,15 @@ def score_maps(
     miou = dict(zip(thresholds, curve.miou().tolist(), strict=True))
     grid = [miou[score] for score in THRESHOLDS]
     chosen["oracle"] = max(THRESHOLDS, key=lambda score: (np.nan_to_num(miou[score], nan=-1.0), -score))
-    entries: dict[str, tuple[float | None, _Entry]] = {}
+    entries: dict[str, tuple[float | None, Entry]] = {}
     for source in ("fixed", "oracle", "automatic"):
         if source in chosen:
-            entries[source] = (chosen[source], _Entry(scoring))
+            entries[source] = (chosen[source], Entry(scoring))
             index = thresholds.index(chosen[source])
             for pixels, context_pixels in images:
                 entries[source][1].add_levels(pixels, context_pixels, index)
-    curve_values = {"background_scores": list(THRESHOLDS), "miou": [_or_none(value) for value in grid]}
+    _add_edges(scoring, store, dataset, ids, entries, progress=progress)
+    curve_values = {"background_scores": list(THRESHOLDS), "miou": [or_none(value) for value in grid]}
     return scoring.result(ids, entries, curve_values, per_image)
 
 
@@ -118,13 +111,13 @@ def score_masks(
     Raises:
         DataError: predictions are missing, or sizes or classes don't fit.
     """
-    folder, scoring = Path(folder), _Scoring(dataset)
+    folder, scoring = Path(folder), Scoring(dataset, ids=ids)
     _check_complete(folder, ids)
-    entry = _Entry(scoring)
+    entry = Entry(scoring)
     for done, image_id in enumerate(ids, start=1):
-        path, mask = folder / f"{image_id}.png", _true_mask(dataset, image_id)
+        path, mask = folder / f"{image_id}.png", true_mask(dataset, image_id)
         predicted = _predicted_mask(path, mask)
-        entry.add_masks(mask, predicted, scoring.context(image_id))
+        entry.add_masks(mask, predicted, scoring.context(image_id), scoring.true_edges(image_id, mask))
         if progress is not None:
             progress(done, len(ids), "images")
     return scoring.result(ids, {source: (background_score, entry)}, None, per_image)
@@ -157,112 +150,16 @@ def evaluate_folders(
         files = (folder / f"{name}.png" for name in names for folder in (predictions, masks))
         highest = max(_highest(read_mask(path)) for path in files)
         class_names = ("background", *(str(number) for number in range(1, highest + 1)))
-    scoring = _Scoring(None, tuple(class_names))
-    entry = _Entry(scoring)
+    scoring = Scoring(None, class_names)
+    entry = Entry(scoring)
     for name in names:
         mask, path = read_mask(masks / f"{name}.png"), predictions / f"{name}.png"
-        entry.add_masks(mask, _predicted_mask(path, mask), None)
+        entry.add_masks(mask, _predicted_mask(path, mask), None, scoring.true_edges(name, mask))
     return scoring.result(names, {"none": (None, entry)}, None, None)
 
 
-class _Scoring:
-    """What all entries of one scoring share."""
-
-    def __init__(self, dataset: Dataset | None, class_names: Sequence[str] = ()) -> None:
-        self.class_names = tuple(dataset.class_names) if dataset is not None else tuple(class_names)
-        self.context_names: Mapping[int, str] = dataset.context_names if dataset is not None else {}
-        self.num_classes = len(self.class_names)
-        self.num_contexts = max(self.context_names, default=0) + 1
-        self._dataset = dataset
-
-    def context(self, image_id: str) -> Mask | None:
-        """Context map of an image, values without a name set to 0."""
-        if self._dataset is None or not self.context_names:
-            return None
-        context = self._dataset.context(image_id)
-        return None if context is None else np.where(context < self.num_contexts, context, 0).astype(np.uint8)
-
-    def result(
-        self,
-        ids: Sequence[str],
-        entries: Mapping[str, tuple[float | None, _Entry]],
-        curve: dict[str, Any] | None,
-        per_image: Path | None,
-    ) -> dict[str, Any]:
-        if per_image is not None:
-            rows = {source: entry.per_image for source, (_, entry) in entries.items()}
-            save_per_image(per_image, ids, rows, self.num_classes)
-        return {
-            "class_names": list(self.class_names),
-            "images": len(ids),
-            "entries": [entry.summary(source, score) for source, (score, entry) in entries.items()],
-            "curve": curve,
-        }
-
-
-class _Entry:
-    """Everything counted at one background score."""
-
-    def __init__(self, scoring: _Scoring) -> None:
-        self.scoring = scoring
-        self.confusion = Confusion.empty(scoring.num_classes)
-        self.cooccurrence = Cooccurrence(scoring.num_classes, scoring.num_contexts)
-        self.per_image = PerImage()
-        self.images = self.pixels = self.unsure = 0
-
-    def add(self, counts: Counts, context_counts: Counts | None) -> None:
-        self.confusion = self.confusion + Confusion(counts)
-        if context_counts is not None:
-            self.cooccurrence.add(counts, context_counts)
-        self.per_image.add(counts)
-        self.images += 1
-
-    def add_levels(self, pixels: LevelCounts, context_pixels: LevelCounts | None, index: int) -> None:
-        """Count one image at threshold number `index`."""
-        num_classes = self.scoring.num_classes
-        context = None if context_pixels is None else context_pixels.at(index, num_classes)
-        self.add(pixels.at(index, num_classes), context)
-
-    def add_masks(self, mask: Mask, predicted: Mask, context: Mask | None) -> None:
-        """Count one image by its masks; 255 in `predicted` is background."""
-        counted, unsure = mask != IGNORE, predicted == IGNORE
-        self.pixels += int(counted.sum())
-        self.unsure += int((unsure & counted).sum())
-        predicted = np.where(unsure, BACKGROUND, predicted).astype(np.uint8)
-        counts = count_pixels(mask, predicted, self.scoring.num_classes)
-        context_counts = None
-        if context is not None:
-            shape = {"num_contexts": self.scoring.num_contexts, "num_classes": self.scoring.num_classes}
-            context_counts = count_context(context, mask, predicted, **shape)
-        self.add(counts, context_counts)
-
-    def summary(self, source: str, background_score: float | None) -> dict[str, Any]:
-        names, confusion = self.scoring.class_names, self.confusion
-        missing = [names[c] for c in confusion.missing_classes()]
-        if missing:
-            _warn_of_missing(", ".join(missing))
-
-        def by_class(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
-            return {name: _or_none(value) for name, value in zip(names, values.tolist(), strict=True)}
-
-        return {
-            "background_score_source": source,
-            "background_score": background_score,
-            "miou": _or_none(confusion.miou()),
-            "iou": by_class(confusion.iou()),
-            "precision": by_class(confusion.precision()),
-            "recall": by_class(confusion.recall()),
-            "over_activation": by_class(over_activation(confusion)),
-            "under_activation": by_class(under_activation(confusion)),
-            "confusion": confusion.counts.tolist(),
-            "cooccurrence": self.cooccurrence.summary(names, self.scoring.context_names),
-            "missing_classes": missing,
-            "unsure_share": self.unsure / self.pixels if self.pixels else 0.0,
-        }
-
-
 def _levels(
-    scoring: _Scoring, maps: ActivationMaps, mask: Mask, context: Mask | None, thresholds: Sequence[float]
+    scoring: Scoring, maps: ActivationMaps, mask: Mask, context: Mask | None, thresholds: Sequence[float]
 ) -> tuple[LevelCounts, LevelCounts | None]:
     """Histograms of one image by true class, and of its background by context."""
     levels = top_levels(maps, thresholds) if len(maps.class_ids) else None
@@ -278,11 +175,25 @@ def _levels(
     return pixels, shown
 
 
-def _true_mask(dataset: Dataset, image_id: str) -> Mask:
-    mask = dataset.sample(image_id, with_mask=True).mask
-    if mask is None:
-        raise DataError(f"{image_id} has no true mask. Score a split that has masks; training needs none.")
-    return mask
+def _add_edges(
+    scoring: Scoring,
+    store: MapStore,
+    dataset: Dataset,
+    ids: Sequence[str],
+    entries: Mapping[str, tuple[float | None, Entry]],
+    *,
+    progress: Progress | None,
+) -> None:
+    """Count the edges of the masks that maps give at the background score of each entry."""
+    scores = sorted({score for score, _ in entries.values() if score is not None})
+    for done, image_id in enumerate(ids, start=1):
+        edges = scoring.true_edges(image_id, true_mask(dataset, image_id))
+        masks = dict(zip(scores, masks_at(store.read(image_id), scores), strict=True))
+        for score, entry in entries.values():
+            if score is not None:
+                entry.boundaries.add(edges, masks[score])
+        if progress is not None:
+            progress(done, len(ids), "images, edges")
 
 
 def _predicted_mask(path: Path, mask: Mask) -> Mask:
@@ -315,8 +226,3 @@ def _highest(mask: Mask) -> int:
 
 def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-@functools.cache  # said once, not for every background score
-def _warn_of_missing(names: str) -> None:
-    log.warning("no true pixels of %s: left out of the mean IoU", names)

@@ -77,6 +77,12 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
     table.add_section()
     table.add_row("mean", percent(entry["miou"]))
     console.print(table)
+    for radius, found in entry["boundary"].items():
+        values = ", ".join(
+            f"{word} {percent(found[key])}%"
+            for word, key in (("recall", "recall"), ("precision", "precision"), ("F1", "f1"))
+        )
+        console.print(f"Edges within {radius} of the diagonal: {values}.", highlight=False)
     if entry["missing_classes"]:
         missing = ", ".join(entry["missing_classes"])
         console.print(f"Without true pixels, so outside the mean: {missing}.", highlight=False)

@@ -73,8 +73,16 @@ class Dataset(Protocol):
         """Changes when a true mask changes, comes or goes; hexadecimal."""
 
 
+@runtime_checkable
+class HasBoundaries(Protocol):
+    """A data set that may know the true boundaries of its classes better than its masks do."""
+
+    def boundaries(self, image_id: str) -> np.ndarray | None:
+        """True boundaries of all classes, for scoring; (H, W), bool; None where the image has no such map."""
+
+
 class WithoutMasks:
-    """A data set as training may see it: the same, but masks and context maps can't be read.
+    """A data set as training may see it: the same, but masks, boundaries and context maps can't be read.
 
     Args:
         dataset: any data set.
@@ -130,6 +138,11 @@ class WithoutMasks:
             "Training of methods and refiners asked for the fingerprint of the masks. "
             "Only evaluation reads masks; use `fingerprint`, which leaves them out."
         )
+
+
+def true_boundaries(dataset: Dataset, image_id: str) -> np.ndarray | None:
+    """True boundaries of an image; (H, W), bool; None where the data set has none."""
+    return dataset.boundaries(image_id) if isinstance(dataset, HasBoundaries) else None
 
 
 def tagged_ids(dataset: Dataset, split: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 ```
 JPEGImages/ID.jpg      ImageSets/Segmentation/SPLIT.txt      Annotations/ID.xml
 SegmentationClass/ID.png, SegmentationClassAug/ID.png
+SBD/cls/ID.mat                                       (only where boundaries are scored against SBD's)
 ```
 Image-level labels are the names of all objects in the XML files, difficult ones included, as in the reference
 code of all methods here; or they come from a tags file.
@@ -12,14 +13,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from xml.etree import ElementTree
 
+import numpy as np
 from pydantic import Field
 
 from wsss.data.classes import ClassList, named_classes
+from wsss.data.digests import file_digests
 from wsss.data.file_dataset import FileDataset, FilesConfig, existing_folder
 from wsss.data.image_folder import ImageFolder
+from wsss.data.sbd import read_sbd_boundaries
 from wsss.data.splits import Splits, lists_in
 from wsss.data.tags import Labels, read_tag_rows, tag_table
 from wsss.errors import DataError
@@ -28,6 +32,7 @@ VOC_CLASSES: Final = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+SBD_FOLDER: Final = Path("SBD") / "cls"
 
 
 class VocConfig(FilesConfig):
@@ -86,6 +91,44 @@ class XmlLabels:
         return tuple(sorted({self._classes.require(name, str(path)) for name in names}))
 
 
+class VocDataset(FileDataset):
+    """A VOC tree, with the boundaries of SBD where it holds them.
+
+    Args:
+        boundaries: folder of the files `<id>.mat`; None: there are none.
+        files: as of `FileDataset`.
+    """
+
+    def __init__(self, boundaries: Path | None, **files: Any) -> None:
+        super().__init__(**files)
+        self._boundaries = boundaries
+
+    def boundaries(self, image_id: str) -> np.ndarray | None:
+        """SBD's boundaries of all classes; (H, W), bool; None where SBD does not have the image.
+
+        Raises:
+            DataError: the file is damaged, or of another size than the image.
+        """
+        path = None if self._boundaries is None else self._boundaries / f"{image_id}.mat"
+        if path is None or not path.is_file():
+            return None
+        found, size = read_sbd_boundaries(path), self.image_size(image_id)
+        if found.shape != size:
+            raise DataError(
+                f"{path} must be {size[0]} x {size[1]} (height x width) like its image; got "
+                f"{found.shape[0]} x {found.shape[1]}. Check that they belong together."
+            )
+        return found
+
+    def mask_fingerprint(self) -> str:
+        masks = super().mask_fingerprint()
+        if self._boundaries is None:
+            return masks
+        paths = sorted(self._boundaries.glob("*.mat"))
+        digests = list(zip([path.name for path in paths], file_digests(paths), strict=True))
+        return hashlib.sha256(repr([masks, digests]).encode()).hexdigest()
+
+
 def open_voc(config: VocConfig, root: Path | None = None) -> FileDataset:
     """Open a VOC tree; lists and annotations are read when first asked for.
 
@@ -99,8 +142,9 @@ def open_voc(config: VocConfig, root: Path | None = None) -> FileDataset:
     base = config.base(root)
     images = ImageFolder(existing_folder(base / "JPEGImages", "root"))
     classes = config.listed_classes(base) or named_classes(VOC_CLASSES, "the classes of PASCAL VOC")
-    masks = base / config.mask_folder
-    return FileDataset(
+    masks, boundaries = base / config.mask_folder, base / SBD_FOLDER
+    return VocDataset(
+        boundaries if boundaries.is_dir() else None,
         name=config.short_name(base),
         images=images,
         classes=classes,

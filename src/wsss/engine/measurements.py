@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from wsss.engine.run import read_run, read_scores
+from wsss.metrics.boundaries import MEASURES
 
 BACKGROUND_NAME: Final = "background"
 
@@ -21,10 +22,11 @@ class Measurement:
         stage: maps, refined-<name>, pseudo_masks or segmentation.
         split: whose masks scored it.
         metric: miou, iou:<class>, miou_without:<class>, miou_subset:<name>, over_activation,
-            under_activation, cooccurrence:<class/context>, weak_to_full.
+            under_activation, cooccurrence:<class/context>, confusion_ratio:<class/context>, weak_to_full,
+            boundary_recall@<tolerance>, boundary_precision@<tolerance>, boundary_f1@<tolerance>.
         background_score_source: fixed, oracle, automatic or none.
         background_score: the score itself, where there is one.
-        value: percent.
+        value: percent; a confusion ratio times 100, which may be above 100.
     """
 
     stage: str
@@ -109,6 +111,10 @@ def _of_entry(entry: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
         yield metric, fmean(known) if known else None
     for pair, found in most_frequent_pairs(entry.get("cooccurrence") or {}).items():
         yield f"cooccurrence:{pair}", found["share_of_foreground"]
+        yield f"confusion_ratio:{pair}", found["confusion_ratio"]
+    for tolerance, found in (entry.get("boundary") or {}).items():  # older scores have none
+        for name in MEASURES:
+            yield f"boundary_{name}@{tolerance}", found[name]
 
 
 def most_frequent_pairs(cooccurrence: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

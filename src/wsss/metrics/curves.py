@@ -67,6 +67,20 @@ def top_levels(maps: ActivationMaps, thresholds: Sequence[float] = THRESHOLDS) -
     return rows, torch.bucketize(top, edges)
 
 
+def masks_at(maps: ActivationMaps, thresholds: Sequence[float]) -> list[npt.NDArray[np.uint8]]:
+    """The mask at each of a few background scores; each (H, W), uint8, as `ActivationMaps.to_mask` gives it.
+
+    Args:
+        maps: maps without a background of their own.
+        thresholds: ascending constant background scores.
+    """
+    if not len(maps.class_ids):
+        return [np.zeros(maps.size, dtype=np.uint8) for _ in thresholds]
+    rows, levels = top_levels(maps, thresholds)
+    winners, level = maps.class_ids[rows].to(torch.uint8).cpu().numpy(), levels.cpu().numpy()
+    return [np.where(level > index, winners, 0).astype(np.uint8) for index in range(len(thresholds))]
+
+
 def count_levels(
     labels: npt.NDArray[np.integer],
     counted: npt.NDArray[np.bool_],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wsss.report import class_tables, story
+from wsss.report.boundary_tables import boundary_scores
 from wsss.report.curves import loss_curves, score_curves
 from wsss.report.gallery import gallery, prediction_gallery, training_gallery
 from wsss.report.markup import Html, element, together
@@ -103,6 +104,7 @@ def _sections(reported: Reported, per_group: int) -> list[tuple[str, str, Html |
         ("curves", "Background score", score_curves(reported)),
         ("setting", "One setting", setting_curve(reported)),
         ("classes", "Classes", _classes(reported)),
+        ("boundaries", "Boundaries and co-occurring background", boundary_scores(reported)),
         ("training", "Training", loss_curves(reported)),
         ("runs", "What was run", story.what_was_run(reported)),
     ]
