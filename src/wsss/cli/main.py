@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from wsss import __version__
-from wsss.cli import data, evaluate, models, questions, runs, show
+from wsss.cli import data, evaluate, models, questions, runs, saliency, show
 from wsss.cli.display import console, error_console
 from wsss.errors import WsssError
 
@@ -89,7 +89,7 @@ def program(
         set_offline(True)
 
 
-for commands in (runs, evaluate, show, data, models, questions):
+for commands in (runs, evaluate, show, data, models, questions, saliency):
     commands.add_to(app)
 
 

@@ -24,7 +24,9 @@ weights = typer.Typer(no_args_is_help=True, help="Get model weights.")
 
 MASK_PROMPTS = "mask_prompts"
 
-Model = Annotated[str, typer.Argument(help="Which embedded model: clip or vqa.")]
+NAMES = {"clip": "teacher", "vqa": "VQA", "saliency": "saliency detector"}
+
+Model = Annotated[str, typer.Argument(help="Which embedded model: clip, vqa or saliency.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,12 +45,12 @@ def train_embedded(
         typer.Option(help="Of clip: contrastive (the shipped one), dense or exact; mask_prompts adds those."),
     ] = "contrastive",
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; none: teachers/embedded or vqa/embedded.")
+        Path | None, typer.Option(help="Folder to write; none: embedded in teachers, vqa or saliency.")
     ] = None,
 ) -> None:
-    """Train the embedded teacher or VQA as the shipped one was made."""
+    """Train the embedded teacher, VQA or saliency detector as the shipped one was made."""
     _check_model(model)
-    folder = out or Path("teachers" if model == "clip" else "vqa") / "embedded"
+    folder = out or Path("teachers" if model == "clip" else model) / "embedded"
     bars: dict[str, Progress] = {}
     with StageDisplay() as display:
 
@@ -65,12 +67,16 @@ def train_embedded(
             from wsss.models.embedded.teacher import train_clip
 
             train_clip(folder, seed=seed, variant=variant, progress=report)
-        else:
+        elif model == "vqa":
             from wsss.models.embedded.vqa_training import train_vqa
 
             train_vqa(folder, seed=seed, progress=report)
+        else:
+            from wsss.models.embedded.saliency_training import train_saliency
+
+            train_saliency(folder, seed=seed, progress=report)
     console.print(
-        f"The {'teacher' if model == 'clip' else 'VQA'} is in {folder}. "
+        f"The {NAMES[model]} is in {folder}. "
         f"Measure it with `wsss embedded evaluate {model} --folder {folder}`.",
         highlight=False,
         soft_wrap=True,
@@ -85,10 +91,13 @@ def evaluate_embedded(
     seed: Annotated[int, typer.Option(help="Which scenes.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the embedded teacher on masked crops, or the embedded VQA on its questions."""
+    """Measure the embedded teacher on masked crops, the VQA on its questions, or the saliency detector."""
     _check_model(model)
     if model == "vqa":
         _evaluate_vqa(folder, images, seed, as_json=as_json)
+        return
+    if model == "saliency":
+        _evaluate_saliency(folder, images, seed, as_json=as_json)
         return
     from wsss.models.embedded.evaluation import evaluate_clip
     from wsss.models.weights import find_weights
@@ -170,6 +179,25 @@ def _evaluate_vqa(folder: Path | None, images: int, seed: int, *, as_json: bool)
     console.print(table)
 
 
+def _evaluate_saliency(folder: Path | None, images: int, seed: int, *, as_json: bool) -> None:
+    from wsss.models.embedded.saliency_evaluation import evaluate_saliency
+
+    scores = evaluate_saliency(folder or "embedded", images=images, seed=seed)
+    if as_json:
+        write_json(json.dumps(scores, indent=1))
+        return
+    table = Table("scenes", "mean absolute error", "best F", "at saliency over", "F at 0.5")
+    for kind, found in scores.items():
+        table.add_row(
+            kind.replace("_", " "),
+            f"{found['mean_absolute_error']:.3f}",
+            f"{found['best_f']:.3f}",
+            f"{found['best_threshold']:.2f}",
+            f"{found['half_f']:.3f}",
+        )
+    console.print(table)
+
+
 @weights.command("convert-ovseg")
 def convert_ovseg_weights(
     file: Annotated[Path, typer.Argument(help="OVSeg's checkpoint, ovseg_swinbase_vitL14_ft_mpt.pth.")],
@@ -193,5 +221,7 @@ def convert_ovseg_weights(
 
 
 def _check_model(model: str) -> None:
-    if model not in ("clip", "vqa"):
-        raise RecipeError(f"There is no embedded model `{model}`. Choose `clip` or `vqa`.")
+    if model not in NAMES:
+        from wsss.checks import nearest
+
+        raise RecipeError(f"There is no embedded model `{model}`. {nearest(model, NAMES)}")

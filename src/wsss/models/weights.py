@@ -34,7 +34,7 @@ __all__ = [
 
 IMAGENET: Final = ("resnet50", "resnet101")  # ImageNet weights, version 1, as torchvision publishes them
 EMBEDDED: Final = Path(__file__).parent / "embedded"
-Embedded = Literal["clip", "vqa"]
+Embedded = Literal["clip", "vqa", "saliency"]
 _HUB_ID: Final = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?$")
 
 
@@ -44,8 +44,8 @@ def find_weights(name: str | Path, *, embedded: Embedded = "clip") -> Path:
     Args:
         name: an existing path; "embedded" (a shipped model); "resnet50" or "resnet101" (ImageNet); or a
             Hugging Face id, with `@revision` if wanted, that lies in the local cache.
-        embedded: the shipped model that "embedded" means: "clip", the teacher, or "vqa", which answers
-            questions.
+        embedded: the shipped model that "embedded" means: "clip", the teacher, "vqa", which answers
+            questions, or "saliency", which detects what stands out.
 
     Raises:
         WeightsError: it is not here; the message names the command that gets it.
@@ -179,7 +179,7 @@ def load_backbone_weights(net: nn.Module, weights: str | Path) -> None:
 def _embedded(model: Embedded) -> Path:
     folder = EMBEDDED / model
     if not (folder / "config.json").is_file():
-        role = {"clip": "teacher", "vqa": "question answerer"}[model]
+        role = {"clip": "teacher", "vqa": "question answerer", "saliency": "saliency detector"}[model]
         raise WeightsError(
             f"The shipped {role} is missing from this installation. "
             f"Install the package again, or make it with `wsss embedded train {model}`."

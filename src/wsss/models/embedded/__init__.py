@@ -7,5 +7,6 @@ from typing import Final
 
 CLIP_FOLDER: Final = Path(__file__).parent / "clip"
 VQA_FOLDER: Final = Path(__file__).parent / "vqa"
+SALIENCY_FOLDER: Final = Path(__file__).parent / "saliency"
 
-__all__ = ["CLIP_FOLDER", "VQA_FOLDER"]
+__all__ = ["CLIP_FOLDER", "SALIENCY_FOLDER", "VQA_FOLDER"]
