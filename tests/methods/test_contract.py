@@ -42,18 +42,25 @@ def small(name: str) -> Method:
     return method
 
 
-def squares(count: int = 6, size: int = 32) -> Batch:
-    """Grey images with one bright square of the class's own colour each."""
+def squares(method: Method | None = None, *, count: int = 6, size: int = 32) -> Batch:
+    """Grey images with one bright square of the class's own colour each, and what `method` reads beside them.
+
+    Its inputs of every pixel are 1 on the square and 0 around it.
+    """
     images = 0.1 * torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(5))
     labels = torch.zeros(count, 3, dtype=torch.bool)
+    shown = torch.zeros(count, size, size)
     for index in range(count):
         labels[index, index % 3] = True
         images[index, index % 3, 8:24, 4 + index : 20 + index] += 2
-    return Batch(images, labels, ("x",) * count, torch.ones(count, size, size, dtype=torch.bool))
+        shown[index, 8:24, 4 + index : 20 + index] = 1
+    names = () if method is None else method.pixel_inputs(method.config)
+    valid = torch.ones(count, size, size, dtype=torch.bool)
+    return Batch(images, labels, ("x",) * count, valid, dict.fromkeys(names, shown))
 
 
 def test_there_are_methods() -> None:
-    assert {"cam", "clims", "qa_clims"} <= set(METHODS)
+    assert {"cam", "clims", "qa_clims", "smvwe"} <= set(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -69,7 +76,7 @@ def test_it_builds_from_its_defaults_and_presets(name) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_losses_are_finite_scalars_with_a_gradient_for_every_trained_weight(name) -> None:
     method = small(name).train()
-    losses = method.losses(squares())
+    losses = method.losses(squares(method))
     assert losses
     for term, value in losses.items():
         assert value.ndim == 0, term
@@ -107,7 +114,8 @@ def test_modes_really_switch(name) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_falls_in_20_steps(name) -> None:
-    method, batch = small(name).train(), squares()
+    method = small(name).train()
+    batch = squares(method)
     optimizer = torch.optim.AdamW(method.parameter_groups(1e-3))
     totals = []
     for _ in range(20):
@@ -125,7 +133,7 @@ def test_the_state_travels_without_frozen_weights(name) -> None:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1)
-    method.losses(squares())  # whatever is cached at first use must not travel
+    method.losses(squares(method))  # whatever is cached at first use must not travel
     state = method.state_dict()
     frozen = {id(p) for h in vars(method.frozen).values() if isinstance(h, nn.Module) for p in h.parameters()}
     assert not frozen & {id(p) for p in method.parameters()}
@@ -133,6 +141,20 @@ def test_the_state_travels_without_frozen_weights(name) -> None:
     other.load_state_dict(state)
     images = squares().images
     assert torch.equal(method.eval().cams(images), other.eval().cams(images))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_visual_words_have_a_place_and_a_class(name) -> None:
+    method = small(name).eval()
+    number = method.num_words(method.config)
+    if not number:
+        return
+    images = squares().images
+    labels, classes = method.word_labels(images), method.word_classes()
+    assert labels.shape == (6, *method.cams(images).shape[2:])
+    assert 0 <= int(labels.min()) <= int(labels.max()) < number
+    assert classes.shape == (number,)
+    assert 0 <= int(classes.min()) <= int(classes.max()) <= method.num_foreground
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -108,6 +108,16 @@ class Method(nn.Module, ABC):
         return ()
 
     @classmethod
+    def pixel_inputs(cls, config: Any) -> tuple[str, ...]:
+        """Which inputs of every pixel training finds in `Batch.aligned` (`saliency`); default: none."""
+        return ()
+
+    @classmethod
+    def num_words(cls, config: Any) -> int:
+        """W, how many visual words `word_labels` and `word_classes` speak of; default: 0, none."""
+        return 0
+
+    @classmethod
     def supervision_of(cls, config: Any) -> str:
         """Supervision of this configuration, as in the attribute `supervision`."""
         return cls.supervision
@@ -119,6 +129,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def cams(self, images: Tensor) -> Tensor:
         """Class activation maps (B, K, h, w) of images (B, 3, H, W): non-negative, unnormalised."""
+
+    def word_labels(self, images: Tensor) -> Tensor:
+        """The visual word of each cell, 0…W-1; (B, h, w), int64, of images (B, 3, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} has no visual words.")
+
+    def word_classes(self) -> Tensor:
+        """What each visual word speaks for, without a look at any mask: 0…K; (W,), int64."""
+        raise NotImplementedError(f"{type(self).__name__} has no visual words.")
 
     def prepare(
         self, dataset: Dataset, ids: Sequence[str], cache_dir: Path, *, progress: Progress | None = None

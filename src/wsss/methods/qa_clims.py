@@ -182,7 +182,14 @@ class QaClims(Method):
 
         Without any pair that has background texts FRC and BRC are 0, and stay in the graph.
         """
-        maps = self._probabilities(self.class_logits(batch.images))  # (B, K, h, w)
+        return self.map_losses(batch, self.maps(batch.images))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The maps that the losses see, sigmoid of the logits less `logit_offset`; (B, K, h, w)."""
+        return self._probabilities(self.class_logits(images))
+
+    def map_losses(self, batch: Batch, maps: Tensor) -> dict[str, Tensor]:
+        """The losses of a batch with its maps (B, K, h, w), for methods that add terms of their own."""
         contrasts = self.config.contrasts
         losses = self._contrasts(batch, maps) if contrasts else {}
         if contrasts and not losses:
