@@ -82,6 +82,14 @@ def qa_recipe(teacher: Path, vqa: Path | str) -> dict[str, Any]:
     return recipe
 
 
+def smvwe_recipe() -> dict[str, Any]:
+    """A tiny SMVWE of 16 words; maps only."""
+    recipe = copy.deepcopy(CAM_RECIPE)
+    del recipe["segmentation"]
+    recipe["method"] = {**CAM, "name": "smvwe", "train_batch_norm": True, "num_words": 16}
+    return recipe
+
+
 SMALL_NET: dict[str, Any] = {"backbone": "resnet_small", "backbone_weights": None}
 REFINERS: list[dict[str, Any]] = [
     {"name": "dense_crf", "parameters": {"iterations": 2}},

@@ -32,6 +32,7 @@ from wsss.engine.stages import Silence, Stage, Workspace, stage_record
 from wsss.errors import WsssError
 from wsss.methods.base import Frozen, Method
 from wsss.models.clip import HuggingFaceTeacher, load_teacher
+from wsss.models.saliency import load_detector
 from wsss.questions.questions import all_templates, fill
 from wsss.refiners.base import find_refiner
 from wsss.segmentation import build
@@ -130,10 +131,8 @@ class _Prober:
             return self._teacher_training(self.recipe.train_teacher.training)
         if stage.kind == "finetune-teacher" and self.recipe.finetune_teacher is not None:
             return self._teacher_training(self.recipe.finetune_teacher.training)
-        if stage.kind == "ask-questions":
-            return _Cost(handling + images * LABELS_PER_IMAGE * self._asking(), images * ANSWER_BYTES)
-        if stage.kind == "activate":
-            return _Cost(handling + images * self._extraction(), 2 * map_bytes)
+        if stage.kind in ("ask-questions", "detect-saliency", "activate", "write-words"):
+            return self._looking(stage, handling, map_bytes)
         if stage.kind == "predict":
             pixels = facts.val * facts.pixels
             return _Cost(facts.val * self._prediction() + pixels * SECONDS_PER_PIXEL, pixels / 20)
@@ -143,13 +142,28 @@ class _Prober:
             return _Cost(handling, images * facts.pixels / 20)
         return _Cost(handling)
 
+    def _looking(self, stage: Stage, handling: float, map_bytes: float) -> _Cost:
+        """Stages that show every image to a trained network."""
+        images = self.facts.train
+        if stage.kind == "ask-questions":
+            return _Cost(handling + images * LABELS_PER_IMAGE * self._asking(), images * ANSWER_BYTES)
+        if stage.kind == "detect-saliency":
+            return _Cost(2 * handling + images * self._detection(), images * self.facts.pixels / 4)
+        if stage.kind == "activate":
+            return _Cost(handling + images * self._extraction(), 2 * map_bytes)
+        passes = len(self.recipe.activation.scales) * (2 if self.recipe.activation.flip else 1)
+        return _Cost(handling + images * self._extraction() / passes, images * self.facts.pixels / 20)
+
     def _training(self, stage: Stage) -> _Cost:
-        net, config, needs_target = self._network(stage)
+        net, config = self._network(stage)
 
-        def target(count: int, crop: int) -> dict[str, Tensor]:
-            return {"target": torch.zeros(count, crop, crop, dtype=torch.uint8)} if needs_target else {}
+        def aligned(count: int, crop: int) -> dict[str, Tensor]:
+            if stage.kind == "train-segmentation":
+                return {"target": torch.zeros(count, crop, crop, dtype=torch.uint8)}
+            names = net.pixel_inputs(net.config) if isinstance(net, Method) else ()
+            return {name: torch.rand(count, crop, crop) for name in names}
 
-        return self._training_of(net, config, target)
+        return self._training_of(net, config, aligned)
 
     def _training_of(
         self, net: nn.Module, config: TrainingConfig, aligned: Callable[[int, int], Mapping[str, Tensor]]
@@ -215,21 +229,21 @@ class _Prober:
         together = torch.get_num_threads() if device.type == "cpu" else 1
         return seconds / together * self.facts.pixels / prod(size)
 
-    def _network(self, stage: Stage) -> tuple[nn.Module, TrainingConfig, bool]:
+    def _network(self, stage: Stage) -> tuple[nn.Module, TrainingConfig]:
         recipe, facts = self.recipe, self.facts
         if stage.kind == "train-segmentation":
             assert recipe.segmentation is not None
-            return build(recipe.segmentation, facts.class_names), recipe.segmentation.training, True
+            return build(recipe.segmentation, facts.class_names), recipe.segmentation.training
         if stage.kind == "train-tag-classifier":
             assert recipe.tag_classifier is not None
             net = tag_classifier_network(recipe.tag_classifier, len(facts.class_names) - 1)
-            return net, recipe.tag_classifier.training, False
+            return net, recipe.tag_classifier.training
         if stage.name == "initialise":
             assert recipe.initialise is not None
-            return self._method(recipe.initialise.method), recipe.initialise.training, False
+            return self._method(recipe.initialise.method), recipe.initialise.training
         assert recipe.method is not None
         assert recipe.training is not None
-        return self._method(recipe.method), recipe.training, False
+        return self._method(recipe.method), recipe.training
 
     def _method(self, section: MethodSection) -> Method:
         """An untrained method; helpers that other stages make are stood in for by what is there already."""
@@ -272,6 +286,15 @@ class _Prober:
         questions = [fill(template, noun) for template in all_templates(config.questions)]
         image = _smooth_image(self.facts.largest)
         return _timed(lambda: model.answer([image], [questions]), self.workspace.device)
+
+    def _detection(self) -> float:
+        """Seconds per image of the detector of salient objects."""
+        section = self.recipe.method
+        assert section is not None
+        source, device = section.saliency, self.workspace.device
+        detector = load_detector(source.source, weights=source.weights, device=device)
+        image = _smooth_image(self.facts.largest)
+        return _timed(lambda: detector.detect([image]), device) * self.facts.pixels / prod(self.facts.largest)
 
     def _batch(self, count: int, crop: int, aligned: Mapping[str, Tensor]) -> Batch:
         labels = torch.zeros(count, len(self.facts.class_names) - 1, dtype=torch.bool)

@@ -11,6 +11,7 @@ from wsss.activation.extract import extract
 from wsss.activation.refine import refine_images
 from wsss.activation.seeds import choose_background_score, write_pseudo_masks
 from wsss.activation.store import MapStore
+from wsss.activation.words import write_words
 from wsss.data.dataset import Dataset, WithoutMasks, tagged_ids
 from wsss.engine.collapse import check_refined_maps, check_written_maps
 from wsss.engine.method_work import trained_method, training_ids
@@ -54,6 +55,29 @@ def activate(
     if note is not None:
         workspace.listener.note(note)
     return {"images": len(ids), "note": note}
+
+
+def write_word_maps(
+    recipe: Recipe,
+    trained: Stage,
+    helpers: Mapping[str, Stage],
+    folder: Path,
+    workspace: Workspace,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write the visual words of the images whose maps are scored."""
+    section = recipe.method
+    assert section is not None
+    dataset = WithoutMasks(workspace.dataset)
+    return write_words(
+        trained_method(recipe, section, trained, helpers, workspace),
+        dataset,
+        tagged_ids(dataset, recipe.maps_split),
+        folder / "words",
+        num_words=section.num_words,
+        device=workspace.device,
+        progress=progress,
+    )
 
 
 def refine(

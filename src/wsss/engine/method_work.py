@@ -10,9 +10,9 @@ from typing import Any
 
 from wsss.data import ScenesConfig
 from wsss.data.dataset import Dataset, WithoutMasks, tagged_ids
-from wsss.data.loaders import TrainingBatches
+from wsss.data.loaders import Aligned, TrainingBatches
 from wsss.data.scenes import write_tree
-from wsss.engine import answers_work
+from wsss.engine import answers_work, saliency_work
 from wsss.engine.collapse import map_alarm
 from wsss.engine.fingerprint import file_fingerprint
 from wsss.engine.recipe import MethodSection, Recipe, TagClassifierSection
@@ -93,6 +93,21 @@ def ask_about(
     )
 
 
+def detect_saliency(
+    recipe: Recipe, section: MethodSection, folder: Path, workspace: Workspace, progress: Progress
+) -> dict[str, Any]:
+    """Detect salient objects in the training images; leaves `maps/<image id>.png`."""
+    dataset = WithoutMasks(workspace.dataset)
+    return saliency_work.detect_saliency(
+        section.saliency,
+        dataset,
+        training_ids(dataset, recipe.data.train_split),
+        folder,
+        workspace.device,
+        progress,
+    )
+
+
 def train_method(
     recipe: Recipe,
     section: MethodSection,
@@ -107,21 +122,16 @@ def train_method(
     dataset = WithoutMasks(workspace.dataset)
     method = build_method(section, dataset, frozen_models(recipe, section, inputs, workspace), seed=seed)
     if "prepare" in inputs:
-        ids, cache = (
-            training_ids(dataset, recipe.data.train_split),
-            workspace.folder(inputs["prepare"]) / "cache",
-        )
-        if is_main_process():  # alone, should it find that something has to be made again
-            method.prepare(dataset, ids, cache)
-        wait_for_everyone()
-        if not is_main_process():
-            method.prepare(dataset, ids, cache)
+        _load_prepared(method, dataset, recipe, workspace.folder(inputs["prepare"]) / "cache")
     if "initialise" in inputs:
         state, _ = load_state(workspace.folder(inputs["initialise"]) / "model.safetensors")
         method.initialise(state)
-    batches = label_batches(dataset, recipe, training, seed, method.mean, method.std)
+    ids, aligned = training_ids(dataset, recipe.data.train_split), None
+    if section.needs_saliency:
+        made = workspace.folder(inputs["saliency"]) if "saliency" in inputs else None
+        aligned = saliency_work.saliency_inputs(section.saliency, made, dataset, ids)
+    batches = label_batches(dataset, recipe, training, seed, method.mean, method.std, aligned)
     total = training.total_steps(batches.steps_per_epoch)
-    ids = training_ids(dataset, recipe.data.train_split)
     alarm = map_alarm(method, dataset, ids, total, folder / "log.jsonl")
     method.to(workspace.device)
     result = train(method, batches, training, work_dir=folder, seed=seed, progress=progress, alarm=alarm)
@@ -135,9 +145,9 @@ def train_method(
 
 
 def _load_prepared(method: Method, dataset: Dataset, recipe: Recipe, cache: Path) -> None:
-    """Let the method find what it prepared; the first process first, should anything be missing."""
+    """Let the method find what it prepared; the first process before the others."""
     ids = training_ids(dataset, recipe.data.train_split)
-    if is_main_process():
+    if is_main_process():  # alone, should it find that something has to be made again
         method.prepare(dataset, ids, cache)
     wait_for_everyone()
     if not is_main_process():
@@ -145,9 +155,15 @@ def _load_prepared(method: Method, dataset: Dataset, recipe: Recipe, cache: Path
 
 
 def label_batches(
-    dataset: Dataset, recipe: Recipe, training: TrainingConfig, seed: int, mean: Any, std: Any
+    dataset: Dataset,
+    recipe: Recipe,
+    training: TrainingConfig,
+    seed: int,
+    mean: Any,
+    std: Any,
+    aligned: Aligned | None = None,
 ) -> TrainingBatches:
-    """Batches of tagged training images without any per-pixel input."""
+    """Batches of tagged training images; beside them what `aligned` reads, which is never a mask."""
     return TrainingBatches(
         dataset,
         training_ids(dataset, recipe.data.train_split),
@@ -156,6 +172,7 @@ def label_batches(
         seed=seed,
         mean=mean,
         std=std,
+        aligned=aligned,
         drop_last=training.drop_last,
         workers=training.workers,
         rank=process_number(),

@@ -14,6 +14,7 @@ from wsss.engine import map_work, method_work, scoring, segmentation_work
 from wsss.engine.answers_work import asking_settings
 from wsss.engine.fit import check_classes, check_images, check_networks
 from wsss.engine.recipe import MethodSection, Recipe, refined_stages
+from wsss.engine.saliency_work import detector_digest
 from wsss.engine.stage_inputs import (
     backbone_weights,
     foreign_files,
@@ -58,8 +59,12 @@ def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
     if recipe.method is not None:
         helpers = _frozen_helpers(recipe, recipe.method, seed, source)
         stages += _method(recipe, recipe.method, helpers, seed, source)
-        activate = _activate(recipe, recipe.method, stages[-1], helpers, source)
+        trained = stages[-1]
+        activate = _activate(recipe, recipe.method, trained, helpers, source)
         stages += [activate, *_scored_maps(recipe, activate, "maps", source)]
+        if recipe.method.num_words:
+            words = _words(recipe, trained, helpers, source)
+            stages += [words, _score(recipe, words, "words", recipe.maps_split, source)]
         maps = activate
         refined = refined_stages([section.short_name for section in recipe.refine])
         for index in range(len(refined)):
@@ -68,9 +73,9 @@ def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
         pseudo_masks = _pseudo_masks(recipe, maps, stages, source)
         stages += [pseudo_masks, _score(recipe, pseudo_masks, "pseudo_masks", recipe.maps_split, source)]
     if recipe.segmentation is not None:
-        trained = _train_segmentation(recipe, stages, seed, source)
-        predict = _predict(recipe, trained, source)
-        stages += [trained, predict, _score(recipe, predict, "segmentation", recipe.data.val_split, source)]
+        network = _train_segmentation(recipe, stages, seed, source)
+        predict = _predict(recipe, network, source)
+        stages += [network, predict, _score(recipe, predict, "segmentation", recipe.data.val_split, source)]
     return tuple(stages)
 
 
@@ -153,7 +158,7 @@ def _method(
 
 
 def _frozen_helpers(recipe: Recipe, section: MethodSection, seed: int, source: Source) -> dict[str, Stage]:
-    """Stages that make the frozen helpers which are no finished weights."""
+    """Stages that make what the method learns from: helpers that are no finished weights, and saliency."""
     helpers: dict[str, Stage] = {}
     if "tag_classifier" in section.needs:
         settings = recipe.tag_classifier
@@ -204,6 +209,15 @@ def _frozen_helpers(recipe: Recipe, section: MethodSection, seed: int, source: S
             partial(method_work.ask_about, recipe, section),
             reads=(*source.reads, *(() if model is None else (weights.sha256(model),))),
         )
+    if section.needs_saliency and section.saliency.folder is None:
+        helpers["saliency"] = _stage(
+            "detect-saliency",
+            "Detect salient objects",
+            {"split": recipe.data.train_split},  # the detector is told by its weights
+            source.inputs,
+            partial(method_work.detect_saliency, recipe, section),
+            reads=(*source.reads, detector_digest(section.saliency)),
+        )
     return helpers
 
 
@@ -247,6 +261,17 @@ def _activate(
         },
         (trained, *source.inputs),
         partial(map_work.activate, recipe, trained, helpers),
+        reads=source.reads,
+    )
+
+
+def _words(recipe: Recipe, trained: Stage, helpers: Mapping[str, Stage], source: Source) -> Stage:
+    return _stage(
+        "write-words",
+        "Write word maps",
+        {"split": recipe.maps_split},
+        (trained, *source.inputs),
+        partial(map_work.write_word_maps, recipe, trained, helpers),
         reads=source.reads,
     )
 

@@ -24,6 +24,7 @@ from wsss.engine.answers_work import VqaSection
 from wsss.engine.recipe_checks import check_whole
 from wsss.engine.recipe_errors import unknown_key, validated
 from wsss.engine.recipe_files import find_recipe, read_yaml, recipe_name, with_overrides
+from wsss.engine.saliency_work import SALIENCY, SaliencySection
 from wsss.errors import RecipeError
 from wsss.methods.base import Method, MethodConfig, find_method
 from wsss.models.clip_finetuning import FinetuneConfig
@@ -68,6 +69,7 @@ class MethodSection(Section):
     teacher: str = "embedded"
     teacher_precision: Literal["float32", "bfloat16"] = "float32"
     vqa: VqaSection = Field(default_factory=partial(VqaSection.model_validate, {}))
+    saliency: SaliencySection = Field(default_factory=partial(SaliencySection.model_validate, {}))
     config: SerializeAsAny[MethodConfig]
 
     @property
@@ -84,6 +86,16 @@ class MethodSection(Section):
     def needs(self) -> tuple[str, ...]:
         """Frozen helpers that this configuration requires."""
         return self.cls.needs(self.config)
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether training reads saliency maps."""
+        return SALIENCY in self.cls.pixel_inputs(self.config)
+
+    @property
+    def num_words(self) -> int:
+        """How many visual words the method has; 0: none."""
+        return self.cls.num_words(self.config)
 
     @property
     def supervision(self) -> str:
@@ -221,6 +233,8 @@ def _plain(value: Any) -> Any:
         own = {key: _plain(getattr(value, key)) for key in type(value).model_fields if key != "config"}
         if isinstance(value, MethodSection) and "answers" not in value.needs:
             own.pop("vqa")
+        if isinstance(value, MethodSection) and not value.needs_saliency:
+            own.pop("saliency")
         return {**own, **value.config.model_dump(mode="json")}
     if isinstance(value, Initialise):
         return {"method": _plain(value.method), "training": _plain(value.training)}
@@ -298,7 +312,9 @@ def parse_method(raw: Any, where: str, source: str) -> MethodSection:
         raise RecipeError(f"`{where}.name` is missing in {source}. Run `wsss list methods` for the choices.")
     section: dict[str, Any] = {"name": name, "config": MethodConfig()}
     section |= {
-        key: values.pop(key) for key in ("preset", "teacher", "teacher_precision", "vqa") if key in values
+        key: values.pop(key)
+        for key in ("preset", "teacher", "teacher_precision", "vqa", "saliency")
+        if key in values
     }
     preset = validated(MethodSection, section, where=where, source=source).preset
     cls = _method_class(name)

@@ -31,7 +31,7 @@ def check_whole(recipe: Recipe, source: str) -> None:
                 "or train on true masks with `segmentation: {target: masks}`."
             )
         return
-    if recipe.initialise is not None and _prepares(recipe.initialise.method):
+    if recipe.initialise is not None and _has_own_work(recipe.initialise.method):
         name = recipe.initialise.method.short_name
         raise RecipeError(
             f"`initialise.method` in {source} is `{name}`, which needs work of its own before training. "
@@ -53,6 +53,7 @@ def check_whole(recipe: Recipe, source: str) -> None:
             "`train_teacher: null` uses the teacher that is named."
         )
     _check_asking(recipe, source)
+    _check_saliency(recipe.method, source)
     if "tag_classifier" in recipe.method.needs and recipe.tag_classifier is None:
         raise RecipeError(
             f"Method `{recipe.method.name}` needs a section `tag_classifier` in {source}. "
@@ -82,12 +83,20 @@ def _check_background(recipe: Recipe, source: str) -> None:
         )
 
 
-def _prepares(section: MethodSection) -> bool:
-    return section.cls.prepare is not Method.prepare
+def _has_own_work(section: MethodSection) -> bool:
+    return section.cls.prepare is not Method.prepare or section.needs_saliency
 
 
 def _names_a_teacher(section: MethodSection) -> bool:
     return bool(section.teacher != type(section).model_fields["teacher"].default)
+
+
+def _check_saliency(section: MethodSection, source: str) -> None:
+    if not section.needs_saliency and section.saliency != type(section.saliency)():
+        raise RecipeError(
+            f"`method.saliency` in {source} is given, but `{section.short_name}` with these settings learns "
+            "from no saliency maps. Leave it out."
+        )
 
 
 def _check_asking(recipe: Recipe, source: str) -> None:

@@ -14,6 +14,7 @@ from wsss.data import ScenesConfig
 from wsss.engine import provenance
 from wsss.engine.plan import plan, until_stage
 from wsss.engine.recipe import Recipe, load_recipe
+from wsss.engine.saliency_work import folder_digest
 from wsss.engine.stages import Listener, Silence, Stage, Workspace, complete, stage_record
 from wsss.errors import StageError
 from wsss.models import weights
@@ -24,6 +25,7 @@ HELPERS: Final = {
     "train-teacher": "trained teacher",
     "finetune-teacher": "fine-tuned teacher",
     "train-tag-classifier": "tag classifier",
+    "detect-saliency": "saliency",
 }
 
 
@@ -201,6 +203,8 @@ def used_weights(recipe: Recipe, records: Mapping[Stage, Mapping[str, Any]]) -> 
     found = {role: weights.sha256(weights.find_weights(name)) for role, name in names.items() if name}
     if recipe.method is not None and "answers" in recipe.method.needs and recipe.method.vqa.weights:
         found["vqa"] = weights.sha256(recipe.method.vqa.weights)
+    if recipe.method is not None and recipe.method.needs_saliency and recipe.method.saliency.folder:
+        found["saliency maps"] = folder_digest(recipe.method.saliency)
     for stage, record in records.items():
         if stage.kind in HELPERS:
             found[HELPERS[stage.kind]] = record["facts"]["sha256"]

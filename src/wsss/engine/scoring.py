@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from wsss.activation.scoring import score_maps, score_masks
+from wsss.activation.word_scoring import score_words
 from wsss.data.dataset import Dataset, tagged_ids
 from wsss.engine.map_work import chosen_score, map_store
 from wsss.engine.recipe import Recipe
@@ -52,6 +53,9 @@ def score(
             per_image=per_image,
             progress=progress,
         )
+    elif scores == "words":
+        words = workspace.folder(stage) / "words"
+        found = score_words(words, dataset, ids, per_image=per_image, progress=progress)
     else:
         source, value = _background_score(stage, workspace)
         found = score_masks(

@@ -55,6 +55,19 @@ QA_THRESHOLDS: Final = {
     "ablation-qa-omega-040": "0.4",
 }
 
+SMVWE_PARTS: Final = {
+    "cam": "CAM",
+    "vwe": "words alone (VWE)",
+    "eps": "saliency alone (EPS)",
+    "smvwe": "words and saliency (SMVWE)",
+}
+SMVWE_SETTINGS: Final = {  # each at its value in scenes/smvwe and at others
+    "overlap limit delta": {"ablation-smvwe-delta-02": "0.2", "ablation-smvwe-delta-06": "0.6"},
+    "share of the background mu": {"ablation-smvwe-mu-01": "0.1", "ablation-smvwe-mu-09": "0.9"},
+    "words": {"ablation-smvwe-words-32": "32", "ablation-smvwe-words-1024": "1024"},
+    "temperature": {"ablation-smvwe-temperature-01": "0.1", "ablation-smvwe-temperature-10": "10"},
+}
+
 
 def losses(results: Results) -> str:
     """The loss ablation of CLIMS, in the order of the paper's table 3."""
@@ -103,6 +116,45 @@ def qa_thresholds(results: Results) -> str:
     return _ablation(results, QA_THRESHOLDS, "omega", also_fixed=True)
 
 
+def smvwe_parts(results: Results) -> str:
+    """CAM, and what words, saliency and both add to it."""
+    cam, found = results.recipe_named("cam"), _found(results, SMVWE_PARTS)
+    if cam is None or len(found) < 2:
+        return ""
+    cells = [Cell("maps", "automatic"), MAPS]
+    rows = []
+    for recipe, words in found.items():
+        gain = "" if recipe == cam else results.gain(recipe, cam, MAPS)
+        texts = [results.text(recipe, cell) for cell in cells]
+        rows.append([words, *texts, gain, results.seeds(recipe, MAPS)])
+    return markdown(["maps", "automatic", "*oracle*", "gain over CAM", "seeds"], rows)
+
+
+def words(results: Results) -> str:
+    """Visual words as a segmentation: named by the method itself, and as well as could be."""
+    cells = [Cell("words", "none"), Cell("words", "oracle")]
+    rows = [
+        [label, *(results.text(recipe, cell) for cell in cells), results.seeds(recipe, cells[0])]
+        for recipe, label in _found(results, SMVWE_PARTS).items()
+        if results.by_seed(recipe, cells[0])
+    ]
+    return markdown(["word labels", "named by the method", "*named by true masks*", "seeds"], rows)
+
+
+def smvwe_settings(results: Results) -> str:
+    """SMVWE with one number changed at a time."""
+    rows = []
+    for setting, recipes in SMVWE_SETTINGS.items():
+        for recipe, value in _found(results, recipes).items():
+            rows.append([setting, value, results.text(recipe, MAPS), results.seeds(recipe, MAPS)])
+    if not rows:
+        return ""
+    own = results.recipe_named("smvwe")
+    if own:
+        rows.insert(0, ["as in scenes/smvwe", "", results.text(own, MAPS), results.seeds(own, MAPS)])
+    return markdown(["setting", "value", "maps, *oracle*", "seeds"], rows)
+
+
 ABLATIONS: Final[Mapping[str, Callable[[Results], str]]] = {
     "losses": losses,
     "teachers": teachers,
@@ -110,6 +162,9 @@ ABLATIONS: Final[Mapping[str, Callable[[Results], str]]] = {
     "qa_losses": qa_losses,
     "qa_texts": qa_texts,
     "qa_thresholds": qa_thresholds,
+    "smvwe_parts": smvwe_parts,
+    "smvwe_settings": smvwe_settings,
+    "words": words,
 }
 
 

@@ -65,7 +65,7 @@ def training_gallery(reported: Reported) -> Gallery | None:
     if not entries:
         return None
     has_masks = any(entry.first.stage("pseudo-masks") for entry in entries)
-    kinds = ("maps", "refined", "pseudo_masks") if has_masks else ("maps", "refined")
+    kinds = ("saliency", "words", "maps", "refined", *(("pseudo_masks",) if has_masks else ()))
     split = str(reported.data.get("maps_split") or reported.data["train_split"])
     shown = fewer(entries)
     has_mask_scores = all(entry.first.scored("pseudo_masks") for entry in shown)

@@ -115,6 +115,23 @@ def mask_picture(image: Picture, mask: npt.NDArray[np.uint8]) -> Picture:
     return picture
 
 
+def saliency_picture(saliency: npt.NDArray[np.uint8]) -> Picture:
+    """Saliency (H, W), 0-255, as grey levels: white stands out."""
+    shown = _resized(saliency, shown_size(*saliency.shape), Image.Resampling.BILINEAR)
+    picture: Picture = np.repeat(shown[..., None], 3, axis=2)
+    return picture
+
+
+def words_picture(words: npt.NDArray[np.int64]) -> Picture:
+    """Word numbers (H, W), each word in a colour of its own; neighbouring numbers get distant colours."""
+    shown = _resized(words.astype(np.int32), shown_size(*words.shape), Image.Resampling.NEAREST)
+    numbers, places = np.unique(shown, return_inverse=True)
+    picture: Picture = np.array([_word_colour(n) for n in numbers.tolist()], np.uint8)[
+        places.reshape(shown.shape)
+    ]
+    return picture
+
+
 def data_uri(picture: Picture, quality: int = 80) -> str:
     """The picture as a WebP data URI."""
     stream = io.BytesIO()
@@ -138,6 +155,11 @@ def _edges(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     edge[:, 1:] |= columns
     edge[:, :-1] |= columns
     return edge
+
+
+def _word_colour(word: int) -> tuple[int, ...]:
+    hue, lightness = (word * 0.618034) % 1.0, 0.36 + 0.12 * (word % 4)
+    return tuple(round(255 * part) for part in colorsys.hls_to_rgb(hue, lightness, 0.6))
 
 
 def _rgb(class_id: int) -> tuple[int, int, int]:

@@ -8,7 +8,12 @@ from wsss.engine.publish import rows_of
 from wsss.report.markup import Html, details, element, table
 from wsss.report.runs import RecipeRuns, Reported, ReportedRun
 
-STAGE_TITLES = {"maps": "Maps", "pseudo_masks": "Pseudo masks", "segmentation": "Segmentation"}
+STAGE_TITLES = {
+    "maps": "Maps",
+    "words": "Word labels",
+    "pseudo_masks": "Pseudo masks",
+    "segmentation": "Segmentation",
+}
 
 SOURCE_NOTES = {
     "fixed": "constant, from the papers",

@@ -122,7 +122,9 @@ def key_numbers(reported: Reported) -> Html | None:
     """A few large numbers: each stage's mIoU, and weak over full."""
     weak = reported.weak
     shown = weak[-1] if weak else reported.entries[-1]
-    stages = [stage for stage in reported.score_stages if not stage.startswith("refined-")]
+    stages = [
+        stage for stage in reported.score_stages if stage != "words" and not stage.startswith("refined-")
+    ]
     tiles = [_stage_tile(reported, stage, shown) for stage in stages]
     ratio = next(
         (row for (recipe, _, metric, _), row in reported.numbers.rows.items()

@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from wsss.activation.store import MapStore
+from wsss.activation.words import read_words, word_file
 from wsss.data.masks_png import read_mask
 from wsss.errors import WsssError
-from wsss.report.images import Picture, data_uri, map_picture, mask_picture
+from wsss.models.saliency import saliency_file
+from wsss.report.images import (
+    Picture,
+    data_uri,
+    map_picture,
+    mask_picture,
+    saliency_picture,
+    words_picture,
+)
 from wsss.report.markup import Html, element
 from wsss.report.passports import stage_title
 from wsss.report.runs import RecipeRuns
 
-KINDS = ("maps", "refined", "pseudo_masks", "predictions")
-"""What a recipe may have made of an image."""
+KINDS = ("saliency", "words", "maps", "refined", "pseudo_masks", "predictions")
+"""What a recipe may have read or made of an image."""
 
 
 def entry_tiles(entry: RecipeRuns, kind: str, image_id: str, image: Picture) -> Iterator[Html]:
@@ -28,6 +40,10 @@ def entry_tiles(entry: RecipeRuns, kind: str, image_id: str, image: Picture) -> 
     """
     if kind == "maps":
         yield from _map_tiles(entry, "activate", "map", image_id, image)
+    elif kind == "saliency":
+        yield from _saliency_tiles(entry, image_id)
+    elif kind == "words":
+        yield from _word_tiles(entry, image_id)
     elif kind == "refined":
         for stage in entry.first.stages:
             if stage.name.startswith("refine-"):
@@ -83,6 +99,29 @@ def _map_tiles(
         return
     picture = map_picture(image, maps.class_ids.tolist(), maps.scores.numpy())
     yield tile(caption, picture, f"activation map of {entry.label}")
+
+
+def _saliency_tiles(entry: RecipeRuns, image_id: str) -> Iterator[Html]:
+    stage = entry.first.stage("detect-saliency")
+    if stage is None:
+        return
+    path = saliency_file(stage.folder / "maps", image_id)
+    if path.is_file():  # images that are scored and not trained on have none
+        with Image.open(path) as image:
+            picture = saliency_picture(np.asarray(image.convert("L")))
+        yield tile(f"{entry.label} saliency", picture, f"saliency that {entry.label} trained on")
+
+
+def _word_tiles(entry: RecipeRuns, image_id: str) -> Iterator[Html]:
+    stage = entry.first.stage("write-words")
+    if stage is None:
+        return
+    try:
+        words = read_words(word_file(stage.folder / "words", image_id))
+    except WsssError:
+        yield _empty(f"{entry.label} words")
+        return
+    yield tile(f"{entry.label} words", words_picture(words), f"visual words of {entry.label}, each a colour")
 
 
 def _mask_tiles(entry: RecipeRuns, kind: str, word: str, image_id: str, image: Picture) -> Iterator[Html]:

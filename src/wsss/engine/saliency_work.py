@@ -1,0 +1,130 @@
+"""Saliency of the training images: which detector a recipe names, its stage, and reading it in training.
+
+A detector sees images alone: no tags, and never a mask. Its maps are kept in the stage's folder, which all
+runs with the same detector and data share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+from wsss.data.dataset import Dataset, WithoutMasks
+from wsss.data.digests import file_digests
+from wsss.data.loaders import Aligned
+from wsss.errors import DataError
+from wsss.models.saliency import (
+    check_saliency_folder,
+    detect_to_folder,
+    load_detector,
+    read_saliency,
+    saliency_file,
+)
+from wsss.training.journal import Progress
+
+SALIENCY: Final = "saliency"  # its name among `Method.pixel_inputs` and in `Batch.aligned`
+MAPS: Final = "maps"  # folder inside the stage's
+
+
+class SaliencySection(BaseModel):
+    """Where a method's saliency maps come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(
+        "embedded",
+        description="Detector: embedded, u2net (extra `saliency`), or a folder of a detector in the embedded "
+        "format.",
+    )
+    weights: str | None = Field(None, description="File of u2net's weights; null: where rembg keeps them.")
+    folder: str | None = Field(
+        None, description="Maps that are there already, `<image id>.png` each; nothing is detected."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.folder is not None and (self.source != "embedded" or self.weights is not None):
+            raise ValueError("`folder` and a detector exclude each other; give one of them")
+        return self
+
+
+def detector_digest(section: SaliencySection) -> str:
+    """SHA-256 of the detector's weights.
+
+    Raises:
+        WeightsError: there is no such detector on this machine.
+    """
+    return load_detector(section.source, weights=section.weights, device=torch.device("cpu")).sha256
+
+
+def folder_digest(section: SaliencySection) -> str:
+    """Changes when a map of the section's folder changes, comes or goes.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    folder = Path(section.folder or "")
+    if not folder.is_dir():
+        raise DataError(
+            f"There is no folder {folder} of saliency maps. Correct `method.saliency.folder`, or leave it "
+            "out to have them detected."
+        )
+    paths = sorted(folder.glob("*.png"))
+    lines = [f"{path.name}\0{digest}" for path, digest in zip(paths, file_digests(paths), strict=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def detect_saliency(
+    section: SaliencySection,
+    dataset: Dataset,
+    ids: Sequence[str],
+    folder: Path,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Detect what is missing in the stage's `maps`; an interrupted call goes on where it stopped."""
+    detector = load_detector(section.source, weights=section.weights, device=device)
+    maps = folder / MAPS
+    maps.mkdir(exist_ok=True)
+    detect_to_folder(detector, WithoutMasks(dataset), ids, maps, progress=progress)
+    return {"images": len(ids), "detector": detector.name, "sha256": detector.sha256}
+
+
+def saliency_inputs(
+    section: SaliencySection, made: Path | None, dataset: Dataset, ids: Sequence[str]
+) -> Aligned:
+    """What training reads beside each image: `saliency`, (H, W), float32 in [0, 1].
+
+    Args:
+        section: names the folder of maps that are there already, if any.
+        made: folder of the stage that detected them otherwise.
+        dataset: says how large images are.
+        ids: images that will be trained on.
+
+    Raises:
+        DataError: maps are missing.
+    """
+    if section.folder is None:
+        assert made is not None  # recipes without a folder have a stage that detects
+        folder = made / MAPS
+    else:
+        folder = Path(section.folder)
+    check_saliency_folder(folder, ids)
+    return partial(_read, folder, dataset)
+
+
+def _read(folder: Path, dataset: Dataset, image_id: str) -> Mapping[str, np.ndarray]:
+    return {SALIENCY: read_saliency(saliency_file(folder, image_id), dataset.image_size(image_id))}
