@@ -69,7 +69,7 @@ def test_the_version_is_the_one_in_pyproject():
         (["evaluate"], "needs a recipe, or both"),
         (["compare", "scenes/cam", "--seeds", "0,x"], "takes numbers separated by commas"),
         (["report", "no/such/run"], "no finished run"),
-        (["embedded", "train", "blip"], "Choose `clip` or `vqa`."),
+        (["embedded", "train", "blip"], "Did you mean `clip`?"),
     ],
 )
 def test_a_mistake_is_one_message_without_traceback(arguments, message):

@@ -73,7 +73,7 @@ def test_a_trained_detector_is_measured_and_used(
     measure = ("embedded", "evaluate", "saliency", "--folder", folder, "--images", "4")
     scores = json.loads(call(*measure, "--json").stdout)
     assert list(scores) == ["reserved", "benchmark", "without_distractors"]
-    assert "mean absolute error" in plain(call(*measure).stdout)
+    assert "without distractors" in plain(call(*measure).stdout)
     assert call("saliency", images, "--out", tmp_path / "maps", "--source", folder).exit_code == 0
     unknown = call("embedded", "train", "salience")
     assert unknown.exit_code == 2

@@ -186,7 +186,7 @@ def _evaluate_saliency(folder: Path | None, images: int, seed: int, *, as_json: 
     if as_json:
         write_json(json.dumps(scores, indent=1))
         return
-    table = Table("scenes", "mean absolute error", "best F", "at saliency over", "F at 0.5")
+    table = Table("scenes", "MAE", "best F", "threshold", "F at 0.5")
     for kind, found in scores.items():
         table.add_row(
             kind.replace("_", " "),
