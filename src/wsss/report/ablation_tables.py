@@ -64,7 +64,7 @@ SMVWE_PARTS: Final = {
 SMVWE_SETTINGS: Final = {  # each at its value in scenes/smvwe and at others
     "overlap limit delta": {"ablation-smvwe-delta-02": "0.2", "ablation-smvwe-delta-06": "0.6"},
     "share of the background mu": {"ablation-smvwe-mu-01": "0.1", "ablation-smvwe-mu-09": "0.9"},
-    "words": {"ablation-smvwe-words-32": "32", "ablation-smvwe-words-1024": "1024"},
+    "words": {"ablation-smvwe-words-32": "32", "ablation-smvwe-words-512": "512"},
     "temperature": {"ablation-smvwe-temperature-01": "0.1", "ablation-smvwe-temperature-10": "10"},
 }
 

@@ -100,6 +100,8 @@ def _heading(reported: Reported, columns: Sequence[Column]) -> list[Html]:
 def _source_name(column: Column) -> str:
     if column.metric == "weak_to_full":
         return "ratio"
+    if column.stage == "words":  # of words, the source says who named them
+        return "best naming" if column.source == "oracle" else "own naming"
     return "" if column.source in ("none", OWN) else column.source
 
 
