@@ -159,3 +159,51 @@ def test_the_table_of_the_documentation(tmp_path: Path) -> None:
         "| QA-CLIMS | – | – | – | – | – | – | – | – | 61.0 ± 1.0 | 3 |",
     ]
     assert results_markdown(tmp_path / "nothing.csv", "boundaries") == ""
+
+
+def test_the_table_of_confusion_ratios(tmp_path: Path) -> None:
+    rows = []
+    for seed in (0, 1):
+        rows += [
+            result("smvwe", seed, "confusion_ratio:boat/water", 10 + 2 * seed),
+            result("cam", seed, "confusion_ratio:boat/water", 140 + 20 * seed),
+            result("cam", seed, "confusion_ratio:train/railroad", 30),
+            result("cam", seed, "confusion_ratio:train/railroad", 99, background_score_source="fixed"),
+            result("ablation-otm", seed, "confusion_ratio:boat/water", 50),
+        ]
+    text = ",".join(COLUMNS) + "\n" + "".join(",".join(row.values()) + "\n" for row in rows)
+    (tmp_path / "scenes.csv").write_text(text)
+    assert table_named("scenes-confusions", tmp_path).strip().splitlines() == [
+        "| confusion ratio of maps, *oracle* | boat on water | train on railroad |",
+        "| --- | ---: | ---: |",
+        "| CAM | 150.0 ± 14.1 | 30.0 ± 0.0 |",
+        "| SMVWE | 11.0 ± 1.4 | – |",
+    ]
+    assert results_markdown(tmp_path / "nothing.csv", "confusions") == ""
+
+
+def test_the_tables_of_smvwe(tmp_path: Path) -> None:
+    rows = []
+    for seed in (0, 1):
+        rows += [
+            result("cam", seed, "miou", 40 + seed),
+            result("smvwe", seed, "miou", 60 + 2 * seed),
+            result("smvwe", seed, "miou", 20, stage="words", background_score_source="none"),
+            result("smvwe", seed, "miou", 10, stage="words"),
+        ]
+    rows.append(result("ablation-smvwe-mu-01", 0, "miou", 55))
+    text = ",".join(COLUMNS) + "\n" + "".join(",".join(row.values()) + "\n" for row in rows)
+    (tmp_path / "scenes.csv").write_text(text)
+
+    def lines(view: str) -> list[str]:
+        return table_named(f"scenes-{view}", tmp_path).strip().splitlines()[2:]
+
+    assert lines("smvwe_parts") == [
+        "| CAM | – | 40.5 ± 0.7 |  | 2 |",
+        "| words and saliency (SMVWE) | – | 61.0 ± 1.4 | +20.5 ± 0.7 | 2 |",
+    ]
+    assert lines("words") == ["| words and saliency (SMVWE) | 20.0 ± 0.0 | 10.0 ± 0.0 | 2 |"]
+    assert lines("smvwe_settings") == [
+        "| as in scenes/smvwe |  | 61.0 ± 1.4 | 2 |",
+        "| share of the background mu | 0.1 | 55.0 | 1 |",
+    ]

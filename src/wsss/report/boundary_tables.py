@@ -66,6 +66,20 @@ def boundaries(results: Results) -> str:
     return markdown(["maps, *oracle*", *head, "seeds"], rows)
 
 
+def confusions(results: Results) -> str:
+    """Confusion ratio of each class with the background that comes with it most often, as Markdown."""
+    found = {label: results.recipe_named(name) for name, label in RECIPES.items()}
+    pairs = results.metrics(RATIO, Cell("maps", "oracle"))
+    cells = {pair: Cell("maps", "oracle", f"{RATIO}{pair}") for pair in pairs}
+    rows = [
+        [label, *(results.text(recipe, cell) for cell in cells.values())]
+        for label, recipe in found.items()
+        if recipe is not None and any(results.by_seed(recipe, cell) for cell in cells.values())
+    ]
+    names = [" on ".join(pair.split("/")) for pair in pairs]
+    return markdown(["confusion ratio of maps, *oracle*", *names], rows)
+
+
 def _metrics(tolerance: float) -> dict[str, str]:
     return {f"boundary_{name}@{tolerance:g}": f"{WORDS[name]} ↑" for name in MEASURES}
 

@@ -21,7 +21,7 @@ from typing import Final
 from wsss.checks import nearest
 from wsss.errors import DataError
 from wsss.report.ablation_tables import ABLATIONS, MAPS
-from wsss.report.boundary_tables import boundaries
+from wsss.report.boundary_tables import boundaries, confusions
 from wsss.report.markdown_table import markdown
 from wsss.report.refinement_tables import is_refined, photographs, refinement
 from wsss.report.result_rows import Cell, Results
@@ -172,6 +172,7 @@ VIEWS: Final[Mapping[str, Callable[[Results], str]]] = {
     "classes": classes,
     "surroundings": surroundings,
     "boundaries": boundaries,
+    "confusions": confusions,
     "refinement": refinement,
 }
 
