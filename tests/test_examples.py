@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from tiny_recipe import qa_recipe, random_teacher, random_vqa, write_recipe
+from wsss.engine.plan import plan
 from wsss.engine.recipe import load_recipe
 from wsss.engine.run import read_run, run
+from wsss.engine.stages import Silence, Workspace
 from wsss.methods.base import find_method
 from wsss.training.journal import read_journal
 from wsss.types import Batch
@@ -86,3 +88,15 @@ def test_the_feedback_is_the_squared_distance_from_the_union_of_salient_classes(
                     missed *= 1 - float(maps[image, column, y, x])
                 total += (float(saliency[image, 2 * y, 2 * x]) - (1 - missed)) ** 2
     assert float(method._feedback(batch, maps)) == pytest.approx(total / 32, rel=1e-5)
+
+
+def test_texts_are_prepared_once_whatever_detects_the_saliency(recipe: Path, tmp_path: Path) -> None:
+    def stages(*overrides: str) -> dict[str, str]:
+        loaded = load_recipe(recipe, overrides)
+        workspace = Workspace(tmp_path, loaded.data, torch.device("cpu"), Silence())
+        return {stage.name: stage.fingerprint for stage in plan(loaded, 0, workspace)}
+
+    (tmp_path / "maps").mkdir()
+    shipped, own = stages(), stages(f"method.saliency={{folder: {tmp_path / 'maps'}}}")
+    assert shipped["prepare"] == own["prepare"]
+    assert shipped["train-method"] != own["train-method"]

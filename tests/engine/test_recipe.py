@@ -99,3 +99,23 @@ def test_a_named_teacher_and_one_to_be_trained_exclude_each_other(path: Path):
     load_recipe(path, ["train_teacher={training: {steps: 5}}"])
     with pytest.raises(RecipeError, match=r"`method.teacher` and `train_teacher` are both given"):
         load_recipe(path, ["train_teacher={training: {steps: 5}}", "method.teacher=teachers/farm"])
+
+
+def test_a_method_that_wants_pixels_of_an_unknown_kind_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "deep.py").write_text(
+        "from wsss.methods.base import Method, MethodConfig\n\n\n"
+        "class Deep(Method):\n"
+        "    Config = MethodConfig\n\n"
+        "    @classmethod\n"
+        "    def pixel_inputs(cls, config):\n"
+        "        return ('saliency', 'depth')\n\n"
+        "    def losses(self, batch):\n"
+        "        return {}\n\n"
+        "    def cams(self, images):\n"
+        "        return images\n"
+    )
+    recipe = write_recipe(tmp_path / "deep.yaml", CAM_RECIPE, method={"name": str(tmp_path / "deep.py")})
+    with pytest.raises(
+        RecipeError, match=r"`deep` in .* wants inputs .*: depth\. `pixel_inputs` can name `saliency`"
+    ):
+        load_recipe(recipe)

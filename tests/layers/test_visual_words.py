@@ -265,6 +265,14 @@ def test_a_sampled_codebook_holds_cells_of_the_first_training_batch_only() -> No
     assert torch.equal(other.codebook, sampled)
 
 
+@pytest.mark.parametrize("channels", [8, 1100])  # compiled loops, and torch's own operations
+def test_features_may_learn_from_a_memory_without_unit_length(channels: int) -> None:
+    module = words_of(random(5, channels), normalise=False, memory_rate=0.1, detach_features=False)
+    features = random(1, channels, 2, 3).requires_grad_()
+    module.train()(features).histogram.square().sum().backward()
+    assert bool(features.grad.abs().sum() > 0)
+
+
 def test_a_memory_moves_each_word_towards_the_mean_of_its_cells() -> None:
     codebook = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 99.0]])
     module = words_of(codebook, normalise=False, memory_rate=0.1)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from tests.methods.oracle_smvwe import smvwe_losses
 from torch import Tensor
 
-from wsss.errors import RecipeError, ShapeError
+from wsss.errors import RecipeError, ShapeError, WeightsError
 from wsss.layers.pooling import hybrid_pyramid_pooling
 from wsss.methods.base import Frozen
 from wsss.methods.cam import Cam, CamConfig
@@ -385,8 +385,21 @@ def test_it_starts_from_a_cam_and_keeps_its_own_words_and_background() -> None:
             assert torch.equal(value, cam.state_dict()[name])
         elif name != "classifier.weight":
             assert torch.equal(value, before[name])
-    method.initialise(smvwe().state_dict() | {"classifier.weight": torch.zeros(9, 128, 1, 1)})
-    assert torch.equal(method.classifier.weight, after["classifier.weight"])  # other classes: left alone
+
+
+def test_a_start_that_does_not_fit_is_an_error_and_nothing_is_dropped() -> None:
+    start, method = smvwe(), smvwe()
+    method.initialise(start.state_dict())
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, start.state_dict()[name])
+    with pytest.raises(WeightsError, match="can't start from these weights"):
+        method.initialise(start.state_dict() | {"classifier.weight": torch.zeros(9, 128, 1, 1)})
+    with pytest.raises(WeightsError, match=r"words\.codebook"):
+        smvwe("eps").initialise(start.state_dict())  # has no place for words
+    part = {name: value for name, value in start.state_dict().items() if "stem" not in name}
+    if len(part) < len(start.state_dict()):
+        with pytest.raises(WeightsError, match="stem"):
+            method.initialise(part)
 
 
 def test_a_batch_without_any_label_trains_on() -> None:

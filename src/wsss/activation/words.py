@@ -107,8 +107,8 @@ def _words(method: Method, image: npt.NDArray[np.uint8], device: torch.device) -
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (method.mean, method.std))
     pixels = torch.from_numpy(np.ascontiguousarray(shown)).to(device).permute(2, 0, 1).float()
     labels = method.word_labels(((pixels / 255 - mean) / std)[None])  # (1, h, w)
-    whole = F.interpolate(labels[None].double(), size=image.shape[:2], mode="nearest-exact")
-    words: Words = whole[0, 0].long().cpu().numpy()
+    whole = F.interpolate(labels[None].float(), size=image.shape[:2], mode="nearest-exact")
+    words: Words = whole[0, 0].long().cpu().numpy()  # float32 holds these numbers exactly
     return words
 
 

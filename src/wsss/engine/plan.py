@@ -14,13 +14,14 @@ from wsss.engine import map_work, method_work, scoring, segmentation_work
 from wsss.engine.answers_work import asking_settings
 from wsss.engine.fit import check_classes, check_images, check_networks
 from wsss.engine.recipe import MethodSection, Recipe, refined_stages
-from wsss.engine.saliency_work import detector_digest
+from wsss.engine.saliency_work import SALIENCY, detector_digest
 from wsss.engine.stage_inputs import (
     backbone_weights,
     foreign_files,
     method_settings,
     own_file,
     prepare_settings,
+    prepared_files,
     teacher_weights,
 )
 from wsss.engine.stages import Stage, Workspace
@@ -134,13 +135,14 @@ def _method(
     stages = list(helpers.values())
     cache: Stage | None = None
     if section.cls.prepare is not Method.prepare:
+        frozen = {role: stage for role, stage in helpers.items() if role != SALIENCY}
         cache = _stage(
             "prepare",
             "Prepare the method",
             {"method": prepare_settings(section), "split": recipe.data.train_split},
-            (*stages, *source.inputs),
-            partial(method_work.prepare, recipe, section, helpers),
-            reads=(*source.reads, *foreign_files(section, helpers)),
+            (*frozen.values(), *source.inputs),
+            partial(method_work.prepare, recipe, section, frozen),
+            reads=(*source.reads, *prepared_files(section, frozen)),
         )
         stages.append(cache)
     initial: Stage | None = None
@@ -210,7 +212,7 @@ def _frozen_helpers(recipe: Recipe, section: MethodSection, seed: int, source: S
             reads=(*source.reads, *(() if model is None else (weights.sha256(model),))),
         )
     if section.needs_saliency and section.saliency.folder is None:
-        helpers["saliency"] = _stage(
+        helpers[SALIENCY] = _stage(
             "detect-saliency",
             "Detect salient objects",
             {"split": recipe.data.train_split},  # the detector is told by its weights

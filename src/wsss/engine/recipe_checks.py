@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsss.engine.saliency_work import SALIENCY
 from wsss.errors import RecipeError
 from wsss.methods.base import Method
 from wsss.refiners.base import find_refiner
@@ -92,6 +93,13 @@ def _names_a_teacher(section: MethodSection) -> bool:
 
 
 def _check_saliency(section: MethodSection, source: str) -> None:
+    unknown = set(section.cls.pixel_inputs(section.config)) - {SALIENCY}
+    if unknown:
+        raise RecipeError(
+            f"`{section.short_name}` in {source} wants inputs of every pixel that nothing makes: "
+            f"{', '.join(sorted(unknown))}. `pixel_inputs` can name `{SALIENCY}` only; what else a method "
+            "needs, it can make from the images in `prepare` or `losses`."
+        )
     if not section.needs_saliency and section.saliency != type(section.saliency)():
         raise RecipeError(
             f"`method.saliency` in {source} is given, but `{section.short_name}` with these settings learns "

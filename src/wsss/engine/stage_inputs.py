@@ -35,12 +35,16 @@ def prepare_settings(section: MethodSection) -> dict[str, Any]:
 
 
 def foreign_files(section: MethodSection, made: Mapping[str, Stage]) -> tuple[str, ...]:
-    """Fingerprints of foreign weights, of given answers and saliency maps, and of a method's own file."""
+    """Fingerprints of what training reads: as `prepared_files`, and of given saliency maps."""
+    given = section.needs_saliency and section.saliency.folder is not None
+    return (*prepared_files(section, made), *((folder_digest(section.saliency),) if given else ()))
+
+
+def prepared_files(section: MethodSection, made: Mapping[str, Stage]) -> tuple[str, ...]:
+    """Fingerprints of foreign weights, of given answers, and of a method's own file."""
     found = list(own_file(section.name))
     if "answers" in section.needs and section.vqa.answers_file is not None:
         found.append(file_fingerprint(_answers_file(section.vqa.answers_file)))
-    if section.needs_saliency and section.saliency.folder is not None:
-        found.append(folder_digest(section.saliency))
     if "teacher" in section.needs and "teacher" not in made:
         found += teacher_weights(section)
     return (*found, *backbone_weights(section.config))

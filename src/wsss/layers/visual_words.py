@@ -241,6 +241,8 @@ class VisualWords(nn.Module):
     def _scores(self, cells: Tensor) -> Tensor:
         """What the softmax is taken of, before the temperature; (N, D) -> (N, W)."""
         words = self.codebook.float()
+        if self.memory_rate is not None:
+            words = words.clone()  # `_remember` changes the memory before the backward pass reads it
         if self.normalise:
             cells, words = F.normalize(cells, dim=1), F.normalize(words, dim=1)
         if self.metric == "cosine":

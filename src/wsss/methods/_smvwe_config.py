@@ -88,7 +88,7 @@ class SmvweConfig(MethodConfig):
     decorrelation_weight: float = Field(
         0.0, ge=0, description="Weight of the penalty on words that resemble each other (VWL: 1)."
     )
-    num_words: int = Field(256, ge=2, description="Words in the codebook (SMVWE, VWE: 256).")
+    num_words: int = Field(256, ge=2, le=65536, description="Words in the codebook (SMVWE, VWE: 256).")
     codebook: Literal["learned", "memory"] = Field(
         "learned", description="Learned by gradients, or a moving average of features (VWL's memory bank)."
     )

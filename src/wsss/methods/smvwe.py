@@ -55,7 +55,9 @@ class Smvwe(Method):
         code. VWE and VWL: Ru et al., IJCAI 2021 and IJCV 2022, and their code.
         Differs: words are the nearest ones, at unit length; the soft margin has its minus sign and its own
         number of labels; class channels are trained on the tags; the background channel counts to the
-        background, as in EPS. Preset `paper` takes the equations as printed, but for the sign of equation 8.
+        background, as in EPS. Preset `paper` takes the equations as printed, but for the sign of equation 8
+        and its number of labels (L, for words too); features are detached from their words, which the paper
+        leaves open. Saliency is resized with the images bilinearly (EPS: bicubically).
         What the paper leaves open (delta, mu, rates, maps) is as in EPS. VWE takes the maximum of an image's
         maps and its mirror image's; here the extraction adds them up.
     """
@@ -108,14 +110,20 @@ class Smvwe(Method):
         return cls.supervision if config.saliency_weight else "I"
 
     def initialise(self, state: Mapping[str, Tensor]) -> None:
-        """Start from a CAM: its backbone and its class channels; words and background stay as they are."""
-        own = self.state_dict()
-        taken = {name: value for name, value in state.items() if name.startswith("backbone.")}
-        head, ours = state.get("classifier.weight"), own["classifier.weight"].clone()
+        """Start from weights of its own kind, or from a CAM: its backbone and its class channels.
+
+        What the start lacks of words and background stays as it is.
+
+        Raises:
+            WeightsError: something in `state` does not fit, or the backbone is not whole.
+        """
+        own, taken = self.state_dict(), dict(state)
+        head, ours = taken.get("classifier.weight"), own["classifier.weight"].clone()
         if head is not None and head.shape == ours[: self.num_foreground].shape:
             ours[: self.num_foreground] = head
+            taken["classifier.weight"] = ours
         kept = {name: value for name, value in own.items() if not name.startswith("backbone.")}
-        super().initialise({**kept, **taken, "classifier.weight": ours})
+        super().initialise({**kept, **taken})
 
     def parameter_groups(self, base_lr: float) -> list[dict[str, Any]]:
         """Backbone at the base rate, all else (the codebook too) at `head_rate` times it.
