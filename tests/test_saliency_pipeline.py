@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.test_masks_png import GREY, png
 from tiny_recipe import Recorder, smvwe_recipe, write_recipe
 from wsss.activation.words import read_word_classes, read_words
 from wsss.data.file_dataset import FileDataset
@@ -17,6 +18,7 @@ from wsss.data.masks_png import read_mask
 from wsss.engine.estimate import estimate
 from wsss.engine.recipe import load_recipe
 from wsss.engine.run import RunResult, read_run, run
+from wsss.engine.saliency_work import SaliencySection, folder_digest
 from wsss.errors import DataError, RecipeError
 from wsss.models.saliency import read_saliency, saliency_file
 from wsss.report.page import write_report
@@ -167,6 +169,89 @@ def test_true_masks_given_as_saliency_are_refused(finished: RunResult, place: Pa
     masks = next(path.parent for path in tree.rglob("SegmentationClass/*.png"))
     with pytest.raises(DataError, match=r"palette|indexed"):
         again(place, f"method.saliency={{folder: {masks}}}", until="train-method")
+
+
+@pytest.fixture(scope="module")
+def voc(finished: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe for a copy of the data as files; its maps lie in `own`."""
+    folder = tmp_path_factory.mktemp("voc")
+    tree = shutil.copytree(stage_folder(finished, "data") / "tree", folder / "tree")
+    shutil.copytree(stage_folder(finished, "detect-saliency") / "maps", folder / "own")
+    data = {
+        "kind": "voc",
+        "root": str(tree),
+        "context": "SegmentationContext",
+        "context_names": "context.json",
+        "classes": "classes.yaml",
+    }
+    return write_recipe(folder / "voc.yaml", smvwe_recipe(), data=data)
+
+
+def train_with(recipe: Path, maps: Path | str) -> None:
+    loaded = load_recipe(recipe, [f"method.saliency={{folder: {maps}}}"])
+    run(loaded, runs=recipe.parent / "runs", until="train-method")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_copies_of_grey_masks_are_refused_whatever_their_bits(voc: Path, tmp_path: Path, depth: int) -> None:
+    """One copy among honest maps is enough; it is found before anything is trained."""
+    maps = shutil.copytree(voc.parent / "own", tmp_path / "maps")
+    path = sorted(maps.glob("*.png"))[3]
+    mask = voc.parent / "tree" / "SegmentationClass" / path.name
+    content = mask.read_bytes()
+    mask.write_bytes(png(np.minimum(read_mask(mask), 2**depth - 1), depth, GREY))
+    shutil.copyfile(mask, path)
+    try:
+        message = "is a copy of the true mask" if depth == 8 else f"got a grey image of {depth} bit"
+        with pytest.raises(DataError, match=rf"{path.name} .*{message}.*must not serve as saliency"):
+            train_with(voc, maps)
+    finally:
+        mask.write_bytes(content)
+    assert not list((voc.parent / "runs").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("below", ["SegmentationClass", "SegmentationClass/maps", "SegmentationContext"])
+def test_maps_among_the_data_sets_own_masks_are_refused(voc: Path, tmp_path: Path, below: str) -> None:
+    folder = voc.parent / "tree" / below
+    made = not folder.exists()
+    if made:
+        shutil.copytree(voc.parent / "own", folder)
+    link = tmp_path / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    try:
+        for given in (folder, link, folder.parent / "nowhere" / ".." / folder.name):
+            with pytest.raises(DataError, match=r"`method\.saliency\.folder` must be outside"):
+                train_with(voc, given)
+    finally:
+        if made:
+            shutil.rmtree(folder)
+
+
+def test_honest_maps_train_and_an_empty_one_may_equal_an_empty_mask(
+    voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = shutil.copytree(voc.parent / "own", tmp_path / "maps")
+    path = next(maps.glob("*.png"))
+    Image.new("L", (64, 64), 0).save(path)
+    mask = voc.parent / "tree" / "SegmentationClass" / path.name
+    content = mask.read_bytes()
+    shutil.copyfile(path, mask)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    try:
+        train_with(voc, "~/maps")
+    finally:
+        mask.write_bytes(content)
+    assert list((voc.parent / "runs").rglob("model.safetensors"))
+
+
+def test_maps_in_folders_below_count_too(tmp_path: Path) -> None:
+    section = SaliencySection.model_validate({"folder": str(tmp_path)})
+    (tmp_path / "below").mkdir()
+    seen = set()
+    for number, name in enumerate(("a.png", "below/a.png", "below/b.png", "below/b.png")):
+        Image.new("L", (4, 4), number).save(tmp_path / name)
+        seen.add(folder_digest(section))
+    assert len(seen) == 4
 
 
 def test_an_interrupted_detection_goes_on(

@@ -115,14 +115,23 @@ def test_boundaries_equal_those_of_the_masks_at_each_score(store: MapStore, data
         masks = {name: store.read(name).to_mask(score).numpy() for name in dataset.names}
         assert entry["boundary"] == edge_scores(dataset, masks)
         assert list(entry["boundary"]) == ["0", "0.0075", "0.02"]
-        assert entry["boundary_source"] == "masks"
+        assert (entry["boundary_source"], entry["boundary_images"]) == ("masks", 4)
     assert len({entry["boundary"]["0"]["f1"] for entry in entries}) == 3
 
 
 class MemoryWithBoundaries(MemoryDataset):
-    """Boundaries one pixel below the edges of the masks."""
+    """Boundaries one pixel below the edges of the masks; remembers what was read."""
+
+    def __init__(self, like: MemoryDataset, without: tuple[str, ...]) -> None:
+        super().__init__(SIZES, LABELS)
+        self.masks, self.contexts, self.without = like.masks, like.contexts, without
+        self.boundaries_read: list[str] = []
+
+    def has_boundaries(self, image_id: str) -> bool:
+        return image_id not in self.without
 
     def boundaries(self, image_id: str) -> np.ndarray | None:
+        self.boundaries_read.append(image_id)
         if image_id in self.without:
             return None
         return np.roll(
@@ -130,28 +139,49 @@ class MemoryWithBoundaries(MemoryDataset):
         )
 
 
-@pytest.mark.parametrize("without", [(), ("image_2",)], ids=["all images", "all but one"])
-def test_known_boundaries_count_where_all_images_have_them(
+EVERY_IMAGE = tuple(f"image_{number}" for number in range(len(SIZES)))
+
+
+@pytest.mark.parametrize(
+    "without",
+    [(), ("image_2",), EVERY_IMAGE[1:], EVERY_IMAGE],
+    ids=["all images", "all but one", "one", "none"],
+)
+def test_known_boundaries_count_of_the_images_that_have_them(
     store: MapStore, dataset: MemoryDataset, tmp_path: Path, without: tuple[str, ...]
 ) -> None:
-    known = MemoryWithBoundaries(SIZES, LABELS)
-    known.without, known.masks, known.contexts = without, dataset.masks, dataset.contexts
+    known = MemoryWithBoundaries(dataset, without)
+    counted = [name for name in EVERY_IMAGE if name not in without] or list(EVERY_IMAGE)
     counts = Boundaries()
-    for name in known.names:
-        is_known = not without
+    for name in counted:
         truth = (
-            TrueEdges.of_boundaries(known.boundaries(name))
-            if is_known
-            else TrueEdges.of_mask(known.masks[name])
+            TrueEdges.of_mask(known.masks[name])
+            if without == EVERY_IMAGE
+            else TrueEdges.of_boundaries(known.boundaries(name))
         )
         counts.add(truth, store.read(name).to_mask(0.2).numpy())
     write_pseudo_masks(store, known.names, tmp_path / "masks", background_score=0.2)
-    for scores in (
-        score_maps(store, known, known.names, fixed=0.2),
-        score_masks(tmp_path / "masks", known, known.names),
+    for score in (
+        lambda: score_maps(store, known, known.names, fixed=0.2),
+        lambda: score_masks(tmp_path / "masks", known, known.names),
     ):
-        assert scores["entries"][0]["boundary_source"] == ("masks" if without else "sbd")
-        assert scores["entries"][0]["boundary"] == counts.summary()
+        known.boundaries_read.clear()
+        scores = score()
+        entry = scores["entries"][0]
+        assert entry["boundary"] == counts.summary()
+        assert entry["boundary_source"] == ("masks" if without == EVERY_IMAGE else "sbd")
+        assert (entry["boundary_images"], scores["images"]) == (len(counted), 4)
+        assert len(known.boundaries_read) == len(set(known.boundaries_read))  # none twice
+
+
+def test_boundaries_of_images_that_are_not_scored_decide_nothing(
+    store: MapStore, dataset: MemoryDataset
+) -> None:
+    known = MemoryWithBoundaries(dataset, EVERY_IMAGE[:2])
+    known.context_names = CONTEXTS
+    entry = score_maps(store, known, EVERY_IMAGE[:2], fixed=0.2)["entries"][0]
+    assert entry == score_maps(store, dataset, EVERY_IMAGE[:2], fixed=0.2)["entries"][0]
+    assert (entry["boundary_source"], entry["boundary_images"]) == ("masks", 2)
 
 
 def test_per_image_counts_add_up_to_the_scores(

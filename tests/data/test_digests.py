@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wsss.data import digests
-from wsss.data.digests import file_digests
+from wsss.data.digests import file_digests, png_digests
 from wsss.errors import DataError
 
 
@@ -48,6 +48,17 @@ def test_a_file_that_stays_as_it_is_is_read_once(tmp_path: Path, monkeypatch) ->
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a copy that keeps times
     settled(path)
     assert file_digests([path]) == (hashlib.sha256(b"2").hexdigest(),)
+
+
+def test_png_files_of_a_tree_are_named_by_their_place(tmp_path: Path) -> None:
+    (tmp_path / "below" / "deep").mkdir(parents=True)
+    contents = {"b.png": b"1", "below/a.png": b"2", "below/deep/c.png": b"3"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    for name in ("notes.txt", ".tmp-1-b.png", "below/.tmp-2-a.png"):
+        (tmp_path / name).write_bytes(b"no part of it")
+    expected = [(name, hashlib.sha256(content).hexdigest()) for name, content in sorted(contents.items())]
+    assert png_digests(tmp_path) == expected
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:

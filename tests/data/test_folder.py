@@ -143,6 +143,22 @@ def test_masks_are_found_by_path_or_id_and_read_on_request_only(tree: Path) -> N
         dataset.sample("5", with_mask=True)
 
 
+def test_the_places_of_masks_are_told_by_the_data_set_alone(tree: Path) -> None:
+    write_mask(tree / "context" / "3.png", np.zeros((10, 10), np.uint8))
+    (tree / "context.json").write_text('{"1": "sky"}')
+    with_context = {"context": "context", "context_names": "context.json"}
+    dataset = masked(tree, {"1.jpg": 1, "sub/deep/3.webp": 0}, **with_context)
+    masks, context = tree / "masks", tree / "context"
+    assert dataset.mask_folders == (masks, context)
+    assert dataset.mask_files("1") == (masks / "1.png",)
+    assert dataset.mask_files("3") == (masks / "sub" / "deep" / "3.png", context / "3.png")
+    assert dataset.mask_files("4") == ()
+    assert opened(tree).mask_folders == opened(tree).mask_files("1") == ()
+    guarded = WithoutMasks(dataset)
+    assert not hasattr(guarded, "mask_folders")
+    assert not hasattr(guarded, "mask_files")
+
+
 def test_masks_below_the_images_are_no_images(tree: Path) -> None:
     (tree / "tags.csv").write_text("image,labels\n1,cat\nimages/sub/2.png,dog\n")
     dataset = masked(tree, {"1.jpg": 1}, images=".")

@@ -6,7 +6,7 @@ import pytest
 
 from sbd_file import write_sbd
 from wsss.data import Dataset, FolderConfig, VocConfig, occurring_classes, open_dataset, tagged_ids
-from wsss.data.dataset import WithoutMasks, true_boundaries
+from wsss.data.dataset import WithoutMasks, ids_with_boundaries, true_boundaries
 from wsss.data.masks_png import write_mask
 from wsss.data.voc import VOC_CLASSES
 from wsss.errors import DataError
@@ -179,11 +179,13 @@ def test_boundaries_of_sbd_are_read_where_they_are(tree: Path) -> None:
     first, second = open_dataset(VocConfig(root=tree)).ids("train")[:2]
     before = open_dataset(VocConfig(root=tree))
     assert true_boundaries(before, first) is None
+    assert ids_with_boundaries(before, (first, second)) == ()
     maps = np.random.default_rng(0).random((20, 64, 64)) < 0.01
     write_sbd(tree / "SBD" / "cls" / f"{first}.mat", maps)
     dataset = open_dataset(VocConfig(root=tree))
     assert np.array_equal(true_boundaries(dataset, first), maps.any(axis=0))
     assert true_boundaries(dataset, second) is None
+    assert ids_with_boundaries(dataset, (second, first)) == (first,)
     assert dataset.fingerprint() == before.fingerprint()
     fingerprint = dataset.mask_fingerprint()
     assert fingerprint != before.mask_fingerprint()  # scores must be made anew
@@ -200,4 +202,27 @@ def test_training_reads_no_boundaries(tree: Path) -> None:
     dataset = open_dataset(VocConfig(root=tree))
     assert true_boundaries(dataset, image_id) is not None
     assert true_boundaries(WithoutMasks(dataset), image_id) is None
+    assert ids_with_boundaries(dataset, (image_id,)) == (image_id,)
+    assert ids_with_boundaries(WithoutMasks(dataset), (image_id,)) == ()
     assert not hasattr(WithoutMasks(dataset), "boundaries")
+
+
+def test_which_images_have_boundaries_is_known_without_reading_any(tree: Path) -> None:
+    image_id = first_id(tree)
+    (tree / "SBD" / "cls").mkdir(parents=True)
+    (tree / "SBD" / "cls" / f"{image_id}.mat").write_bytes(b"no matrix")
+    dataset = open_dataset(VocConfig(root=tree))
+    assert ids_with_boundaries(dataset, dataset.ids("train")) == (image_id,)
+    with pytest.raises(DataError, match="must be a file of SBD"):
+        true_boundaries(dataset, image_id)
+
+
+def test_all_folders_of_masks_are_known_as_such(tree: Path) -> None:
+    for name in ("SegmentationClassAug", "SegmentationObject"):
+        (tree / name).mkdir()
+    dataset = open_dataset(VocConfig(root=tree))
+    assert {path.name for path in dataset.mask_folders} >= {
+        "SegmentationClass",
+        "SegmentationClassAug",
+        "SegmentationObject",
+    }

@@ -7,14 +7,24 @@ from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from fake_parts import MemoryDataset
 
 import wsss.engine.estimate as estimating
-from tiny_recipe import CAM_RECIPE, REFINERS, clims_recipe, random_teacher, training, write_recipe
-from wsss.engine.data_facts import SAMPLED_SIZES, sampled_sizes
+from tiny_recipe import (
+    CAM_RECIPE,
+    REFINERS,
+    clims_recipe,
+    random_teacher,
+    smvwe_recipe,
+    training,
+    write_recipe,
+)
+from wsss.data import FolderConfig
+from wsss.engine.data_facts import SAMPLED_SIZES, data_facts, sampled_sizes
 from wsss.engine.estimate import Estimate, estimate
 from wsss.engine.recipe import load_recipe
 from wsss.engine.run import run
@@ -182,3 +192,34 @@ def test_refining_takes_training_labels_and_each_image_once(tmp_path: Path, stea
     for title in ("(psa)", "(irn)"):
         assert seconds(found, title) == pytest.approx(handling + trained + 2 * 12 * 0.01 / cores)
     assert seconds(found, "maps (dense_crf)") == pytest.approx(handling + 12 * 0.01 / cores)
+
+
+@pytest.mark.parametrize(("split", "images"), [(None, 12), ("train", 12), ("val", 6), ("trainval", 18)])
+def test_words_are_those_of_the_scored_images(tmp_path: Path, steady_clock, split: str | None, images: int):
+    changed = {**smvwe_recipe(), "evaluation": {"maps_split": split}}
+    recipe = load_recipe(write_recipe(tmp_path / "a.yaml", changed))
+    found = estimate(recipe, runs=tmp_path / "runs", until="write-words")
+    (stage,) = (stage for stage in found.stages if stage.title == "Write word maps")
+    one_pass = 2 * 2 * 0.01 / 16 / 4  # 16 images at two scales and mirrored
+    assert stage.seconds == pytest.approx(images * (64**2 * estimating.SECONDS_PER_PIXEL + one_pass))
+    assert stage.disk_bytes == images * 64**2 / 20
+
+
+def test_detection_takes_as_long_whatever_the_size_of_the_images(tmp_path: Path, shown):
+    recipe = load_recipe(write_recipe(tmp_path / "a.yaml", smvwe_recipe()))
+    found = estimate(recipe, runs=tmp_path / "runs", until="detect-saliency")
+    handling = 12 * sum(map(prod, SIZES)) / 3 * estimating.SECONDS_PER_PIXEL
+    assert seconds(found, "salien") == pytest.approx(2 * handling + 12 * 0.01)
+
+
+def test_tagged_images_of_the_scored_split_are_counted():
+    dataset = MemoryDataset([(8, 8)] * 5, [[1]] * 5)
+    dataset.ids = {"train": dataset.names[:4], "scored": dataset.names[2:]}.__getitem__
+    dataset.is_tagged = lambda image_id: image_id != "image_3"
+    config = FolderConfig()
+    method = SimpleNamespace()
+    recipe = SimpleNamespace(data=config, segmentation=None, method=method, maps_split="scored")
+    facts = data_facts(recipe, SimpleNamespace(dataset=dataset))
+    assert (facts.train, facts.val, facts.scored) == (3, 0, 2)
+    recipe.method = None
+    assert data_facts(recipe, SimpleNamespace(dataset=dataset)).scored == 0

@@ -209,3 +209,15 @@ def test_nothing_to_divide_by_is_none() -> None:
 def test_sizes_must_agree() -> None:
     with pytest.raises(ShapeError, match=r"true edges, \(10, 10\); got \(9, 10\)"):
         score(np.zeros((10, 10), dtype=np.uint8), np.zeros((9, 10), dtype=np.uint8))
+
+
+def test_an_image_without_known_edges_does_not_count() -> None:
+    rng = np.random.default_rng(3)
+    first, second, third = (blobs(rng, (20, 24)) for _ in range(3))
+    counts, alone = Boundaries(), Boundaries()
+    counts.add(TrueEdges.of_mask(first), second)
+    counts.add(None, third)
+    alone.add(TrueEdges.of_mask(first), second)
+    assert counts.summary() == alone.summary()
+    assert counts.images == alone.images == 1
+    assert (counts + alone).images == 2

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.test_masks_png import GREY, INDEXED, png
 from wsss.data.dataset import Dataset, WithoutMasks
 from wsss.data.masks_png import write_mask
 from wsss.errors import DataError, ShapeError, WeightsError
@@ -61,14 +62,12 @@ def test_a_written_map_comes_back_to_the_nearest_of_256_levels(tmp_path: Path) -
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.png"]
 
 
-@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA", "LA", "1"])
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA", "LA"])
 def test_every_usual_kind_of_map_is_read(tmp_path: Path, mode: str) -> None:
     expected = VALUES / 255
     image = Image.fromarray(VALUES)
     if mode == "I;16":
         image = Image.fromarray(VALUES.astype(np.uint16) * 257)
-    elif mode == "1":
-        image, expected = Image.fromarray(VALUES > 100), (VALUES > 100).astype(float)
     elif mode != "L":
         image = image.convert(mode)
     image.save(tmp_path / "x.png")
@@ -94,12 +93,40 @@ def test_class_masks_are_refused_as_saliency(tmp_path: Path) -> None:
         read_saliency(tmp_path / "x.png", (2, 2))
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("colour_type", [GREY, INDEXED], ids=["grey", "indexed"])
+def test_kinds_that_only_masks_have_are_refused_before_training(
+    tmp_path: Path, depth: int, colour_type: int
+) -> None:
+    values = np.array([[0, 1], [1, 0]], np.uint8)
+    (tmp_path / "x.png").write_bytes(png(values, depth, colour_type))
+    if (depth, colour_type) == (8, GREY):  # the usual kind of a saliency map
+        check_saliency_folder(tmp_path, ["x"])
+        np.testing.assert_allclose(read_saliency(tmp_path / "x.png", (2, 2)), values / 255, atol=1e-6)
+        return
+    kind = "a palette image" if colour_type == INDEXED else f"a grey image of {depth} bit"
+    for read in (
+        lambda: check_saliency_folder(tmp_path, ["x"]),
+        lambda: read_saliency(tmp_path / "x.png", (2, 2)),
+    ):
+        with pytest.raises(DataError, match=rf"x\.png must be a grey PNG of 8 or 16 bits.* got {kind}"):
+            read()
+
+
 def test_missing_and_damaged_maps_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no saliency map .*x\.png"):
         read_saliency(tmp_path / "x.png", (2, 2))
     (tmp_path / "x.png").write_bytes(b"no picture")
+    for read in (
+        lambda: check_saliency_folder(tmp_path, ["x"]),
+        lambda: read_saliency(tmp_path / "x.png", (2, 2)),
+    ):
+        with pytest.raises(DataError, match="no readable PNG"):
+            read()
+    write_saliency(tmp_path, "x", np.random.default_rng(0).random((40, 40)))
+    (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:200])
     with pytest.raises(DataError, match="no readable PNG"):
-        read_saliency(tmp_path / "x.png", (2, 2))
+        read_saliency(tmp_path / "x.png", (40, 40))
 
 
 def test_an_incomplete_folder_says_how_many_maps_are_missing(tmp_path: Path) -> None:
@@ -284,3 +311,26 @@ def test_maps_of_two_detectors_are_never_mixed(tmp_path: Path, monkeypatch: pyte
         detect_image_folder(images, out, device=CPU)
     with pytest.raises(DataError, match="folder of the images themselves"):
         detect_image_folder(images, images, device=CPU)
+
+
+@pytest.mark.parametrize("card", [None, "{", "[]", "{}"])
+def test_maps_of_an_unknown_detector_are_neither_kept_nor_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: str | None
+) -> None:
+    monkeypatch.setattr(saliency_folder, "load_detector", lambda *_, **__: BrightnessDetector())
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(images / f"{name}.png")
+    out.mkdir()
+    if card is not None:
+        (out / "saliency.json").write_text(card)
+    (out / ".tmp-0123-b.png").write_bytes(b"half")  # what a killed process leaves is no map
+    write_saliency(out, "below/a", np.zeros((4, 6)))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=r"holds 1 PNG files, but no readable saliency\.json"):
+        detect_image_folder(images, out, device=CPU)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / "below" / "a.png").unlink()
+    assert detect_image_folder(images, out, device=CPU) == (2, 0)
+    assert '"brightness"' in (out / "saliency.json").read_text()

@@ -99,7 +99,11 @@ def test_the_section_is_on_the_page(runs: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [("boundary", "boundary_source"), ("boundary", "boundary_source", "cooccurrence")]
+    "keys",
+    [
+        ("boundary", "boundary_source", "boundary_images"),
+        ("boundary", "boundary_source", "boundary_images", "cooccurrence"),
+    ],
 )
 def test_runs_without_these_numbers_still_give_a_page(
     runs: Any, tmp_path: Path, keys: tuple[str, ...]
@@ -115,11 +119,32 @@ def test_runs_without_these_numbers_still_give_a_page(
     assert "CAM" not in edges  # no row without numbers
 
 
-def test_boundaries_of_sbd_are_named(runs: Any, tmp_path: Path) -> None:
+def of_sbd(folder: Path, **changes: int) -> None:
+    """Make all scores of a run's stages such as were counted against SBD."""
+    for path in (folder.parent / "stages").glob("*/scores.json"):
+        scores = json.loads(path.read_text())
+        for entry in scores["entries"]:
+            entry.update(boundary_source="sbd", **changes)
+        path.write_text(json.dumps(scores))
+
+
+def test_boundaries_of_sbd_are_named_with_their_images(runs: Any, tmp_path: Path) -> None:
     folder = without(*runs(CAM), tmp_path / "sbd")
-    for path in (tmp_path / "sbd" / "stages").glob("*/scores.json"):
-        path.write_text(path.read_text().replace('"boundary_source": "masks"', '"boundary_source": "sbd"'))
-    assert "True edges are those of SBD" in words_of([folder])
+    of_sbd(folder, boundary_images=1112)
+    truth = "True edges are those of SBD, in the 1,112 scored images that it annotates."
+    assert truth in words_of([folder])
+    old = without(*runs(CAM), tmp_path / "old", "boundary_images")
+    assert "True edges are those of the true masks." in words_of([old])
+    of_sbd(old)
+    assert "True edges are those of SBD." in words_of([old])
+
+
+def test_different_true_edges_are_told_by_recipe(runs: Any, tmp_path: Path) -> None:
+    folder = without(*runs(CLIMS), tmp_path / "sbd")
+    of_sbd(folder, boundary_images=9)
+    words = words_of([*runs(CAM), folder])
+    truth = "the true masks (CAM); SBD, in the 9 scored images that it annotates (CLIMS)"
+    assert f"True edges are those of {truth}." in words
 
 
 def result(recipe: str, seed: int, metric: str, value: float, **changes: str) -> dict[str, str]:

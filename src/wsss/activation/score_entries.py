@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsss.data.dataset import Dataset, true_boundaries
+from wsss.data.dataset import Dataset, ids_with_boundaries, true_boundaries
 from wsss.errors import DataError
 from wsss.metrics.activation import over_activation, under_activation
 from wsss.metrics.boundaries import Boundaries, TrueEdges
@@ -45,17 +45,19 @@ class Scoring:
         self.num_classes = len(self.class_names)
         self.num_contexts = max(self.context_names, default=0) + 1
         self._dataset = dataset
-        # edges of both kinds in one score would be two metrics in one number
-        known = dataset is not None and all(true_boundaries(dataset, name) is not None for name in ids)
-        self.boundary_source = "sbd" if known and ids else "masks"
+        known = dataset is not None and ids_with_boundaries(dataset, ids)
+        self.boundary_source = "sbd" if known else "masks"
 
-    def true_edges(self, image_id: str, mask: Mask) -> TrueEdges:
-        """The data set's own boundaries where all images have them, else the edges of the true mask."""
-        if self._dataset is not None and self.boundary_source == "sbd":
-            boundaries = true_boundaries(self._dataset, image_id)
-            if boundaries is not None:
-                return TrueEdges.of_boundaries(boundaries)
-        return TrueEdges.of_mask(mask)
+    def true_edges(self, image_id: str, mask: Mask) -> TrueEdges | None:
+        """The data set's own boundaries where any scored image has them, else the edges of the true mask.
+
+        None for an image without boundaries among images that have them: edges of both kinds in one score
+        would be two metrics in one number.
+        """
+        if self._dataset is None or self.boundary_source == "masks":
+            return TrueEdges.of_mask(mask)
+        boundaries = true_boundaries(self._dataset, image_id)
+        return None if boundaries is None else TrueEdges.of_boundaries(boundaries)
 
     def context(self, image_id: str) -> Mask | None:
         """Context map of an image, values without a name set to 0."""
@@ -108,8 +110,8 @@ class Entry:
         context = None if context_pixels is None else context_pixels.at(index, num_classes)
         self.add(pixels.at(index, num_classes), context)
 
-    def add_masks(self, mask: Mask, predicted: Mask, context: Mask | None, edges: TrueEdges) -> None:
-        """Count one image by its masks; 255 in `predicted` is background."""
+    def add_masks(self, mask: Mask, predicted: Mask, context: Mask | None, edges: TrueEdges | None) -> None:
+        """Count one image by its masks; 255 in `predicted` is background. No `edges`: none are counted."""
         counted, unsure = mask != IGNORE, predicted == IGNORE
         self.pixels += int(counted.sum())
         self.unsure += int((unsure & counted).sum())
@@ -145,6 +147,7 @@ class Entry:
             "cooccurrence": self.cooccurrence.summary(names, self.scoring.context_names),
             "boundary": self.boundaries.summary(),
             "boundary_source": self.scoring.boundary_source,
+            "boundary_images": self.boundaries.images,
             "missing_classes": missing,
             "unsure_share": self.unsure / self.pixels if self.pixels else 0.0,
         }

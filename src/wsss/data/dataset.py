@@ -77,6 +77,9 @@ class Dataset(Protocol):
 class HasBoundaries(Protocol):
     """A data set that may know the true boundaries of its classes better than its masks do."""
 
+    def has_boundaries(self, image_id: str) -> bool:
+        """Whether the image has such a map. Reads none, so that all images can be asked about."""
+
     def boundaries(self, image_id: str) -> np.ndarray | None:
         """True boundaries of all classes, for scoring; (H, W), bool; None where the image has no such map."""
 
@@ -143,6 +146,13 @@ class WithoutMasks:
 def true_boundaries(dataset: Dataset, image_id: str) -> np.ndarray | None:
     """True boundaries of an image; (H, W), bool; None where the data set has none."""
     return dataset.boundaries(image_id) if isinstance(dataset, HasBoundaries) else None
+
+
+def ids_with_boundaries(dataset: Dataset, ids: Sequence[str]) -> tuple[str, ...]:
+    """Those of the images that have true boundaries, in order. Reads none."""
+    if not isinstance(dataset, HasBoundaries):
+        return ()
+    return tuple(image_id for image_id in ids if dataset.has_boundaries(image_id))
 
 
 def tagged_ids(dataset: Dataset, split: str) -> tuple[str, ...]:

@@ -26,6 +26,17 @@ def file_digests(paths: Sequence[Path]) -> tuple[str, ...]:
         return tuple(threads.map(_digest, paths))
 
 
+def png_digests(folder: Path) -> list[tuple[str, str]]:
+    """Path below the folder and SHA-256 of every PNG file in it and in folders below it, in order.
+
+    Raises:
+        DataError: a file can't be read.
+    """
+    paths = [path for path in folder.rglob("*.png") if path.is_file() and not path.name.startswith(".")]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return sorted(zip(names, file_digests(paths), strict=True))
+
+
 def _digest(path: Path) -> str:
     try:
         status = path.stat()

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from wsss.data.classes import ClassList, named_classes, read_classes
-from wsss.data.digests import file_digests
+from wsss.data.digests import file_digests, png_digests
 from wsss.data.image_folder import ImageFolder, MissingImages
 from wsss.data.images import MAX_PIXELS, decode, image_size
 from wsss.data.masks_png import read_mask
@@ -206,6 +206,17 @@ class FileDataset:
         expected = [self._beside(self._masks, image_id) for image_id in ids]
         return tuple(path for path in expected if not path.is_file())
 
+    @property
+    def mask_folders(self) -> tuple[Path, ...]:
+        """Folders of true masks and of context maps, which no training may read."""
+        context = None if self._context is None else self._context.folder
+        return tuple(folder for folder in (self._masks, context) if folder is not None)
+
+    def mask_files(self, image_id: str) -> tuple[Path, ...]:
+        """The image's true mask and context map, where there are such files. Reads none."""
+        paths = [self._beside(folder, image_id) for folder in self.mask_folders]
+        return tuple(path for path in paths if path.is_file())
+
     def context(self, image_id: str) -> np.ndarray | None:
         if self._context is None:
             return None
@@ -229,7 +240,7 @@ class FileDataset:
             found.update(
                 repr([self._labels.digest(), self._splits.digest(), self._images.digests()]).encode()
             )
-            contexts = _png_digests(self._context.folder if self._context else None)
+            contexts = png_digests(self._context.folder) if self._context else []
             found.update(repr([sorted(self.context_names.items()), contexts]).encode())
             found.update(repr(file_digests(self._read_too)).encode())
             self._fingerprint = found.hexdigest()
@@ -237,7 +248,7 @@ class FileDataset:
 
     def mask_fingerprint(self) -> str:
         if self._mask_fingerprint is None:
-            masks = repr(_png_digests(self._masks)).encode()
+            masks = repr([] if self._masks is None else png_digests(self._masks)).encode()
             self._mask_fingerprint = hashlib.sha256(b"wsss masks 1\n" + masks).hexdigest()
         return self._mask_fingerprint
 
@@ -306,12 +317,3 @@ def _of_image_size(values: np.ndarray, path: Path, size: tuple[int, ...]) -> np.
             "own size."
         )
     return values
-
-
-def _png_digests(folder: Path | None) -> list[tuple[str, str]]:
-    """Path below the folder and SHA-256 of every PNG file, in order."""
-    if folder is None:
-        return []
-    paths = [path for path in folder.rglob("*.png") if path.is_file() and not path.name.startswith(".")]
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    return sorted(zip(names, file_digests(paths), strict=True))

@@ -103,14 +103,26 @@ class VocDataset(FileDataset):
         super().__init__(**files)
         self._boundaries = boundaries
 
+    @property
+    def mask_folders(self) -> tuple[Path, ...]:
+        """All folders of masks that such a tree has, those that scoring does not use too."""
+        own = super().mask_folders
+        trees = dict.fromkeys(folder.parent for folder in own)
+        others = (path for tree in trees for path in sorted(tree.glob("Segmentation*")) if path.is_dir())
+        return tuple(dict.fromkeys((*own, *others)))
+
+    def has_boundaries(self, image_id: str) -> bool:
+        """Whether SBD has the image."""
+        return self._boundary_file(image_id) is not None
+
     def boundaries(self, image_id: str) -> np.ndarray | None:
         """SBD's boundaries of all classes; (H, W), bool; None where SBD does not have the image.
 
         Raises:
             DataError: the file is damaged, or of another size than the image.
         """
-        path = None if self._boundaries is None else self._boundaries / f"{image_id}.mat"
-        if path is None or not path.is_file():
+        path = self._boundary_file(image_id)
+        if path is None:
             return None
         found, size = read_sbd_boundaries(path), self.image_size(image_id)
         if found.shape != size:
@@ -127,6 +139,10 @@ class VocDataset(FileDataset):
         paths = sorted(self._boundaries.glob("*.mat"))
         digests = list(zip([path.name for path in paths], file_digests(paths), strict=True))
         return hashlib.sha256(repr([masks, digests]).encode()).hexdigest()
+
+    def _boundary_file(self, image_id: str) -> Path | None:
+        path = None if self._boundaries is None else self._boundaries / f"{image_id}.mat"
+        return path if path is not None and path.is_file() else None
 
 
 def open_voc(config: VocConfig, root: Path | None = None) -> FileDataset:

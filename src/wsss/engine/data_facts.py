@@ -22,12 +22,22 @@ SAMPLED_SIZES: Final = 400  # images whose headers are read
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the estimate knows of the data without generating them; sizes are those of a sample."""
+    """What the estimate knows of the data without generating them; sizes are those of a sample.
+
+    Args:
+        class_names: K + 1 names.
+        classes: the K foreground classes.
+        train: number of images that are trained on.
+        val: number of images that a network is scored on; 0 without one.
+        scored: number of images whose maps are scored; 0 without a method.
+        sizes: (height, width) of some images.
+    """
 
     class_names: tuple[str, ...]
     classes: tuple[ClassInfo, ...]
     train: int
     val: int
+    scored: int
     sizes: tuple[tuple[int, int], ...]
 
     @property
@@ -46,12 +56,15 @@ def data_facts(recipe: Recipe, workspace: Workspace) -> DataFacts:
     config = recipe.data
     if isinstance(config, ScenesConfig):
         size = (config.size, config.size)
-        return DataFacts(CLASS_NAMES, tuple(class_infos()), config.train, config.val, (size,))
+        counts = {"val": config.val, "trainval": config.train + config.val}
+        mapped = counts.get(recipe.maps_split, config.train)
+        return DataFacts(CLASS_NAMES, tuple(class_infos()), config.train, config.val, mapped, (size,))
     dataset = workspace.dataset
     train = tagged_ids(dataset, config.train_split)
     val = dataset.ids(config.val_split) if recipe.segmentation is not None else ()
+    scored = tagged_ids(dataset, recipe.maps_split) if recipe.method is not None else ()
     sizes = sampled_sizes(dataset, (*train, *val))
-    return DataFacts(dataset.class_names, dataset.classes, len(train), len(val), sizes)
+    return DataFacts(dataset.class_names, dataset.classes, len(train), len(val), len(scored), sizes)
 
 
 def sampled_sizes(dataset: Dataset, ids: Sequence[str]) -> tuple[tuple[int, int], ...]:

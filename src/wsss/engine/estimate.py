@@ -143,7 +143,7 @@ class _Prober:
         return _Cost(handling)
 
     def _looking(self, stage: Stage, handling: float, map_bytes: float) -> _Cost:
-        """Stages that show every image to a trained network."""
+        """Stages that show images to a trained network."""
         images = self.facts.train
         if stage.kind == "ask-questions":
             return _Cost(handling + images * LABELS_PER_IMAGE * self._asking(), images * ANSWER_BYTES)
@@ -152,7 +152,9 @@ class _Prober:
         if stage.kind == "activate":
             return _Cost(handling + images * self._extraction(), 2 * map_bytes)
         passes = len(self.recipe.activation.scales) * (2 if self.recipe.activation.flip else 1)
-        return _Cost(handling + images * self._extraction() / passes, images * self.facts.pixels / 20)
+        images, pixels = self.facts.scored, self.facts.pixels  # words are of the scored images alone
+        each = pixels * SECONDS_PER_PIXEL + self._extraction() / passes
+        return _Cost(images * each, images * pixels / 20)
 
     def _training(self, stage: Stage) -> _Cost:
         net, config = self._network(stage)
@@ -288,13 +290,13 @@ class _Prober:
         return _timed(lambda: model.answer([image], [questions]), self.workspace.device)
 
     def _detection(self) -> float:
-        """Seconds per image of the detector of salient objects."""
+        """Seconds per image of the detector of salient objects, which has a size of its own to work at."""
         section = self.recipe.method
         assert section is not None
         source, device = section.saliency, self.workspace.device
         detector = load_detector(source.source, weights=source.weights, device=device)
         image = _smooth_image(self.facts.largest)
-        return _timed(lambda: detector.detect([image]), device) * self.facts.pixels / prod(self.facts.largest)
+        return _timed(lambda: detector.detect([image]), device)
 
     def _batch(self, count: int, crop: int, aligned: Mapping[str, Tensor]) -> Batch:
         labels = torch.zeros(count, len(self.facts.class_names) - 1, dtype=torch.bool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from wsss.checks import nearest
 from wsss.data.dataset import Dataset
 from wsss.engine import method_work, scoring, segmentation_work
 from wsss.engine.recipe import MethodSection, Recipe
+from wsss.engine.saliency_work import check_given_maps
 from wsss.errors import RecipeError
 from wsss.layers.cam_backbone import cam_backbone
-from wsss.models.saliency import check_saliency_folder
 from wsss.models.teacher_folder import takes_masks
 from wsss.models.weights import find_weights
 from wsss.refiners.base import find_refiner
@@ -86,7 +85,8 @@ def check_images(recipe: Recipe, dataset: Dataset) -> None:
     """Look for splits, tags, masks, saliency maps and enough images for a batch.
 
     Raises:
-        DataError: a split is missing, untagged or only partly masked, or saliency maps are missing.
+        DataError: a split is missing, untagged or only partly masked, or saliency maps are missing or are
+            true masks.
         RecipeError: a batch is larger than the split.
     """
     split = recipe.data.train_split
@@ -99,10 +99,9 @@ def check_images(recipe: Recipe, dataset: Dataset) -> None:
             )
     if recipe.method is not None:
         scoring.check_masks(dataset, "maps", recipe.maps_split)
-        if recipe.method.needs_saliency and recipe.method.saliency.folder is not None:
-            check_saliency_folder(
-                Path(recipe.method.saliency.folder), method_work.training_ids(dataset, split)
-            )
+        given = recipe.method.saliency.given_maps
+        if recipe.method.needs_saliency and given is not None:
+            check_given_maps(given, dataset, method_work.training_ids(dataset, split))
     if recipe.segmentation is not None:
         if recipe.segmentation.target == "masks":
             segmentation_work.supervised_ids(dataset, split)

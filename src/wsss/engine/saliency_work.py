@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from wsss.data.dataset import Dataset, WithoutMasks
-from wsss.data.digests import file_digests
+from wsss.data.digests import file_digests, png_digests
+from wsss.data.file_dataset import FileDataset
 from wsss.data.loaders import Aligned
 from wsss.errors import DataError
 from wsss.models.saliency import (
@@ -60,6 +61,11 @@ class SaliencySection(BaseModel):
             raise ValueError("`folder` and a detector exclude each other; give one of them")
         return self
 
+    @property
+    def given_maps(self) -> Path | None:
+        """Folder of the maps that are there already; None: they are detected."""
+        return None if self.folder is None else Path(self.folder).expanduser()
+
 
 def detector_digest(section: SaliencySection) -> str:
     """SHA-256 of the detector's weights.
@@ -71,20 +77,56 @@ def detector_digest(section: SaliencySection) -> str:
 
 
 def folder_digest(section: SaliencySection) -> str:
-    """Changes when a map of the section's folder changes, comes or goes.
+    """Changes when a map of the section's folder, or of folders below it, changes, comes or goes.
 
     Raises:
         DataError: there is no such folder.
     """
-    folder = Path(section.folder or "")
+    folder = section.given_maps or Path()
     if not folder.is_dir():
         raise DataError(
             f"There is no folder {folder} of saliency maps. Correct `method.saliency.folder`, or leave it "
             "out to have them detected."
         )
-    paths = sorted(folder.glob("*.png"))
-    lines = [f"{path.name}\0{digest}" for path, digest in zip(paths, file_digests(paths), strict=True)]
+    lines = [f"{name}\0{digest}" for name, digest in png_digests(folder)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def check_given_maps(folder: Path, dataset: Dataset, ids: Sequence[str]) -> None:
+    """Make sure that maps given by the user are complete and are not the data set's own true masks.
+
+    Compared are places and files' bytes; a mask that was changed in any way is not found.
+
+    Args:
+        folder: of the maps.
+        dataset: the data set with its masks, whose contents are compared but not decoded.
+        ids: images that will be trained on.
+
+    Raises:
+        DataError: the folder lies in one of true masks or context maps; maps are missing, or of a kind that
+            masks have; or a map is a copy of its image's mask.
+    """
+    private = dataset.mask_folders if isinstance(dataset, FileDataset) else ()
+    for place in private:
+        if folder.resolve().is_relative_to(place.resolve()):
+            raise DataError(
+                f"`method.saliency.folder` must be outside {place}, where {dataset.name} keeps true masks or "
+                f"context maps; got {folder}. True masks must not serve as saliency: name a folder of a "
+                "detector's maps."
+            )
+    check_saliency_folder(folder, ids)
+    if not isinstance(dataset, FileDataset):
+        return
+    pairs = [(image_id, mask) for image_id in ids for mask in dataset.mask_files(image_id)]
+    maps = [saliency_file(folder, image_id) for image_id, _ in pairs]
+    digests = zip(file_digests(maps), file_digests([mask for _, mask in pairs]), strict=True)
+    for (image_id, mask), path, (own, true) in zip(pairs, maps, digests, strict=True):
+        # a map where nothing stands out may well equal a mask without any object
+        if own == true and np.ptp(read_saliency(path, dataset.image_size(image_id))) > 0:
+            raise DataError(
+                f"Saliency maps must come from a detector; {path} is a copy of the true mask or context map "
+                f"{mask}. True masks must not serve as saliency: put the detector's map there."
+            )
 
 
 def detect_saliency(
@@ -115,13 +157,12 @@ def saliency_inputs(
         ids: images that will be trained on.
 
     Raises:
-        DataError: maps are missing.
+        DataError: maps are missing, or of a kind that true masks have.
     """
-    if section.folder is None:
+    folder = section.given_maps
+    if folder is None:
         assert made is not None  # recipes without a folder have a stage that detects
         folder = made / MAPS
-    else:
-        folder = Path(section.folder)
     check_saliency_folder(folder, ids)
     return partial(_read, folder, dataset)
 

@@ -81,25 +81,27 @@ class Boundaries:
     """
 
     def __init__(self) -> None:
-        self.true_edges = self.predicted_edges = 0
+        self.images = self.true_edges = self.predicted_edges = 0
         self.found: Counts = np.zeros(
             len(TOLERANCES), dtype=np.int64
         )  # true edge pixels with a predicted one
         self.right: Counts = np.zeros(len(TOLERANCES), dtype=np.int64)  # predicted ones with a true one
 
-    def add(self, truth: TrueEdges, predicted_mask: npt.NDArray[np.integer]) -> None:
+    def add(self, truth: TrueEdges | None, predicted_mask: npt.NDArray[np.integer]) -> None:
         """Count one image.
 
         A pixel that the truth ignores is ignored in the prediction too before its edges are taken, so a mask
         that is right wherever the truth is known has exactly the true edges.
 
         Args:
-            truth: its true edges.
+            truth: its true edges; None: they are not known, and the image does not count.
             predicted_mask: predicted classes, 0…K; (H, W), integer.
 
         Raises:
             ShapeError: the sizes differ.
         """
+        if truth is None:
+            return
         if predicted_mask.shape != truth.size:
             raise ShapeError(
                 f"`predicted_mask` must have the size of the true edges, {truth.size}; got "
@@ -115,6 +117,7 @@ class Boundaries:
         to_true, _ = truth.tree.query(pixels, distance_upper_bound=farthest)  # (M,), infinite if farther
         self.found += (to_predicted <= radii).sum(axis=1)
         self.right += (to_true <= radii).sum(axis=1)
+        self.images += 1
         self.true_edges += len(truth.pixels)
         self.predicted_edges += len(pixels)
 
@@ -122,6 +125,7 @@ class Boundaries:
         """Both data sets together."""
         both = Boundaries()
         for part in (self, other):
+            both.images += part.images
             both.true_edges += part.true_edges
             both.predicted_edges += part.predicted_edges
             both.found += part.found

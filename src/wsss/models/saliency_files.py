@@ -1,20 +1,25 @@
 """Saliency maps as files: one 8-bit grey PNG for each image, named by its id.
 
 Maps of other detectors are read as they are published: 8-bit or 16-bit grey, or RGB as EPS gives PFAN's maps.
-True masks of this field are palette images; they are refused, since a mask read as saliency would bring pixel
-labels into weakly supervised training.
+True masks of this field are palette images or grey images of few bits; they are refused, since a mask read as
+saliency would bring pixel labels into weakly supervised training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from wsss.errors import DataError, ShapeError
 from wsss.training.checkpoint import atomic_path
+
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_HEADER_BYTES: Final = 26  # signature, then length, name, width and height; last, bit depth and colour type
+_GREY, _INDEXED = 0, 3  # colour types of the PNG specification
 
 
 def saliency_file(folder: Path, image_id: str) -> Path:
@@ -23,10 +28,11 @@ def saliency_file(folder: Path, image_id: str) -> Path:
 
 
 def check_saliency_folder(folder: Path, ids: Sequence[str]) -> None:
-    """Make sure that every image has a map; reads none.
+    """Make sure that every image has a map of a kind that is read; decodes none.
 
     Raises:
-        DataError: the folder or maps are missing; says how many and which is the first.
+        DataError: the folder or maps are missing (says how many and which is the first), or a map is no PNG
+            file, or a palette image or grey image of few bits, as true masks are.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -38,8 +44,11 @@ def check_saliency_folder(folder: Path, ids: Sequence[str]) -> None:
     if missing:
         raise DataError(
             f"{len(missing):,} of {len(ids):,} images have no saliency map in {folder}; the first is "
-            f"{missing[0]}.png. Add them (`wsss saliency IMAGES --out DIR` makes what is missing)."
+            f"{missing[0]}.png. Add them, made by the detector that made the others; `wsss saliency` "
+            "completes only a folder of its own."
         )
+    for image_id in ids:
+        _check_kind(saliency_file(folder, image_id))
 
 
 def read_saliency(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -49,14 +58,14 @@ def read_saliency(path: Path, size: tuple[int, int]) -> np.ndarray:
     (bilinear) before training resizes both.
 
     Args:
-        path: a grey (8 or 16 bits) or RGB(A) PNG file.
+        path: a grey (8 or 16 bits, with or without transparency) or RGB(A) PNG file.
         size: (height, width) of the image, pixels.
 
     Returns:
         Saliency; (H, W), float32 in [0, 1].
 
     Raises:
-        DataError: the file is missing, damaged, or a palette image.
+        DataError: the file is missing, damaged, a palette image, or grey of less than 8 bits.
 
     Source: EPS, Lee et al., CVPR 2021 (`to RGB`, then the mean of three channels; grey levels are kept).
     Differs: EPS resizes maps of any size straight to the training size (bicubic).
@@ -70,29 +79,44 @@ def read_saliency(path: Path, size: tuple[int, int]) -> np.ndarray:
     return found
 
 
+def _check_kind(path: Path) -> None:
+    """Refuse the kinds of true masks; the header says it, while Pillow stretches few bits to 8 silently."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except FileNotFoundError:
+        raise DataError(
+            f"There is no saliency map {path}. Put it there, made by the detector that made the others."
+        ) from None
+    except OSError as error:
+        raise _unreadable(path) from error
+    if len(header) < _HEADER_BYTES or not header.startswith(_SIGNATURE):
+        raise _unreadable(path)
+    depth, colour_type = header[-2:]
+    if colour_type == _INDEXED or (colour_type == _GREY and depth < 8):
+        found = "a palette image" if colour_type == _INDEXED else f"a grey image of {depth} bit"
+        raise DataError(
+            f"Saliency map {path} must be a grey PNG of 8 or 16 bits, or RGB(A); got {found}, as class masks "
+            "are. True masks must not serve as saliency; save a detector's grey levels (8-bit grey PNG)."
+        )
+
+
+def _unreadable(path: Path) -> DataError:
+    return DataError(f"Saliency map {path} is no readable PNG file. Delete it, and have it made again.")
+
+
 def _decoded(path: Path) -> np.ndarray:
+    _check_kind(path)
     try:
         with Image.open(path, formats=("PNG",)) as image:
             mode, values = image.mode, np.array(image)
-    except FileNotFoundError:
-        raise DataError(
-            f"There is no saliency map {path}. Put it there, or make it with "
-            "`wsss saliency IMAGES --out DIR`."
-        ) from None
     except Exception as error:  # decoders raise almost anything on damaged files
-        raise DataError(
-            f"Saliency map {path} is no readable PNG file. Delete it, and have it made again."
-        ) from error
-    if mode in ("P", "PA"):
-        raise DataError(
-            f"Saliency map {path} is a palette image, as class masks are. True masks must not serve as "
-            "saliency; save grey levels (8-bit grey PNG)."
-        )
+        raise _unreadable(path) from error
     if mode in ("RGB", "RGBA"):
         values = values[..., :3].mean(axis=2, dtype=np.float64)
     elif mode == "LA":
         values = values[..., 0]
-    largest = 1 if mode == "1" else 65535 if mode.startswith("I") else 255
+    largest = 65535 if mode.startswith("I") else 255
     levels: np.ndarray = (values.astype(np.float64) / largest).clip(0.0, 1.0).astype(np.float32)
     return levels
 

@@ -41,7 +41,8 @@ def detect_image_folder(
         Maps that are new, and maps that were there already.
 
     Raises:
-        DataError: no images, `out` is the folder of the images, or it holds maps of another detector.
+        DataError: no images, `out` is the folder of the images, or it holds maps of another detector or of
+            an unknown one.
         WeightsError: no such detector.
     """
     images, out = Path(images), Path(out)
@@ -64,11 +65,25 @@ def _card(detector: SaliencyDetector) -> dict[str, Any]:
     return {"detector": detector.name, "sha256": detector.sha256}
 
 
-def _check_detector(out: Path, detector: SaliencyDetector) -> None:
-    """Raise `DataError` if the folder's maps are another detector's: a mixture would be no data set."""
+def _read_card(out: Path) -> dict[str, Any] | None:
+    """The folder's card; None where it is missing, damaged or no card."""
     try:
-        made = json.loads((out / CARD).read_text(encoding="utf-8"))
+        card = json.loads((out / CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return None
+    return card if isinstance(card, dict) and "sha256" in card else None
+
+
+def _check_detector(out: Path, detector: SaliencyDetector) -> None:
+    """Raise `DataError` if the folder's maps are, or may be, another detector's: mixtures are no data set."""
+    made = _read_card(out)
+    if made is None:
+        there = [path for path in out.rglob("*.png") if not path.name.startswith(".")]
+        if there:
+            raise DataError(
+                f"{out} holds {len(there):,} PNG files, but no readable {CARD} that says which detector made "
+                "them. Give another folder, or delete these files."
+            )
         return
     if made.get("sha256") != detector.sha256:
         raise DataError(

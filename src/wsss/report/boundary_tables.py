@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from wsss.metrics.boundaries import MEASURES, TOLERANCES
 from wsss.report.class_tables import main_score, score_name
@@ -154,9 +154,23 @@ def _by_ratio(reported: Reported, stage: str, source: str) -> list[str]:
 
 
 def _truth(reported: Reported, stage: str, source: str) -> str:
-    """What the true edges were taken from."""
-    entries = (entry.scores(stage, source) or {} for entry in reported.entries)
-    return "SBD" if any(entry.get("boundary_source") == "sbd" for entry in entries) else "the true masks"
+    """What the true edges were taken from, and in how many images; of each recipe where they differ."""
+    labels: dict[str, dict[str, None]] = {}  # of the recipes, each once and in order
+    for entry in reported.entries:
+        for scored in (run.scored(stage) for run in entry.runs):
+            scores = scored.entry(source) if scored else None
+            if scores and scores.get("boundary"):
+                labels.setdefault(_truth_of(scores), {})[entry.label] = None
+    if len(labels) == 1:
+        return next(iter(labels))
+    return "; ".join(f"{truth} ({', '.join(names)})" for truth, names in labels.items())
+
+
+def _truth_of(scores: Mapping[str, Any]) -> str:
+    if scores.get("boundary_source") != "sbd":
+        return "the true masks"
+    images = scores.get("boundary_images")  # older scores don't say
+    return "SBD" if images is None else f"SBD, in the {images:,} scored images that it annotates"
 
 
 def _grouped(reported: Reported, stage: str, source: str, groups: Sequence[Group]) -> Html | None:
