@@ -223,6 +223,3 @@ def _check_complete(folder: Path, ids: Sequence[str]) -> None:
 def _highest(mask: Mask) -> int:
     return int(mask[mask != IGNORE].max(initial=BACKGROUND))
 
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
