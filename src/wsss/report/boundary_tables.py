@@ -18,8 +18,14 @@ WORDS: Final = {"recall": "recall", "precision": "precision", "f1": "F1"}
 RATIO: Final = "confusion_ratio:"
 PAIRS_SHOWN: Final = 6  # two columns each; the others unfold
 
-RECIPES: Final = {"cam": "CAM", "eps": "EPS", "clims": "CLIMS", "smvwe": "SMVWE", "qa_clims": "QA-CLIMS"}
-"""Rows of the published table, where they have numbers."""
+RECIPES: Final = {
+    "CAM": ("cam", "cam-crf"),
+    "EPS": ("eps",),
+    "CLIMS": ("clims", "clims-crf"),
+    "SMVWE": ("smvwe",),
+    "QA-CLIMS": ("qa_clims",),
+}
+"""Rows of the published tables: the first recipe with numbers, whose maps are the method's own."""
 
 
 @dataclass(frozen=True)
@@ -57,27 +63,34 @@ def boundaries(results: Results) -> str:
     """Boundary recall, precision and F1 of each method's maps, at each tolerance, as Markdown."""
     cells = [Cell("maps", "oracle", metric) for tolerance in TOLERANCES for metric in _metrics(tolerance)]
     rows = []
-    for name, label in RECIPES.items():
-        recipe = results.recipe_named(name)
-        if recipe is not None and any(results.by_seed(recipe, cell) for cell in cells):
-            seeds = max((results.seeds(recipe, cell) for cell in cells), key=int)
-            rows.append([label, *(results.text(recipe, cell) for cell in cells), seeds])
+    for label, recipe in _measured(results, cells).items():
+        seeds = max((results.seeds(recipe, cell) for cell in cells), key=int)
+        rows.append([label, *(results.text(recipe, cell) for cell in cells), seeds])
     head = [f"{WORDS[name]}, r = {tolerance:g}" for tolerance in TOLERANCES for name in MEASURES]
     return markdown(["maps, *oracle*", *head, "seeds"], rows)
 
 
 def confusions(results: Results) -> str:
     """Confusion ratio of each class with the background that comes with it most often, as Markdown."""
-    found = {label: results.recipe_named(name) for name, label in RECIPES.items()}
     pairs = results.metrics(RATIO, Cell("maps", "oracle"))
-    cells = {pair: Cell("maps", "oracle", f"{RATIO}{pair}") for pair in pairs}
+    cells = [Cell("maps", "oracle", f"{RATIO}{pair}") for pair in pairs]
     rows = [
-        [label, *(results.text(recipe, cell) for cell in cells.values())]
-        for label, recipe in found.items()
-        if recipe is not None and any(results.by_seed(recipe, cell) for cell in cells.values())
+        [label, *(results.text(recipe, cell) for cell in cells)]
+        for label, recipe in _measured(results, cells).items()
     ]
     names = [" on ".join(pair.split("/")) for pair in pairs]
     return markdown(["confusion ratio of maps, *oracle*", *names], rows)
+
+
+def _measured(results: Results, cells: Sequence[Cell]) -> dict[str, str]:
+    """The recipe behind each row, where any has numbers."""
+    found = {}
+    for label, names in RECIPES.items():
+        recipes = [recipe for name in names if (recipe := results.recipe_named(name))]
+        measured = [recipe for recipe in recipes if any(results.by_seed(recipe, cell) for cell in cells)]
+        if measured:
+            found[label] = measured[0]
+    return found
 
 
 def _metrics(tolerance: float) -> dict[str, str]:
