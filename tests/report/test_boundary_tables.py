@@ -211,7 +211,7 @@ def test_the_tables_of_smvwe(tmp_path: Path) -> None:
     rows = []
     for seed in (0, 1):
         rows += [
-            result("cam", seed, "miou", 40 + seed),
+            result("cam-crf", seed, "miou", 40 + seed),
             result("smvwe", seed, "miou", 60 + 2 * seed),
             result("smvwe", seed, "miou", 20, stage="words", background_score_source="none"),
             result("smvwe", seed, "miou", 10, stage="words"),

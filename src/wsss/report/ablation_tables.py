@@ -56,7 +56,7 @@ QA_THRESHOLDS: Final = {
 }
 
 SMVWE_PARTS: Final = {
-    "cam": "CAM",
+    "cam-crf": "CAM",  # its maps before the CRF, trained on the machine of the other rows
     "vwe": "words alone (VWE)",
     "eps": "saliency alone (EPS)",
     "smvwe": "words and saliency (SMVWE)",
@@ -118,7 +118,7 @@ def qa_thresholds(results: Results) -> str:
 
 def smvwe_parts(results: Results) -> str:
     """CAM, and what words, saliency and both add to it."""
-    cam, found = results.recipe_named("cam"), _found(results, SMVWE_PARTS)
+    cam, found = results.recipe_named("cam-crf"), _found(results, SMVWE_PARTS)
     if cam is None or len(found) < 2:
         return ""
     cells = [Cell("maps", "automatic"), MAPS]
