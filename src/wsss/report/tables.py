@@ -30,6 +30,9 @@ from wsss.training.checkpoint import write_atomically
 BLOCK: Final = re.compile(r"(<!-- results:([\w/-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 """A place for a table: opening marker, name, table, closing marker."""
 
+PARTS: Final = ("/eps", "/vwe")
+"""Recipes that are parts of a method; they have tables of their own."""
+
 STAGES: Final = {
     "maps, fixed": Cell("maps", "fixed"),
     "maps, automatic": Cell("maps", "automatic"),
@@ -122,7 +125,7 @@ def stages(results: Results) -> str:
         for row, recipe in zip(rows, recipes, strict=True):
             row.append(results.text(recipe, Cell("segmentation", metric=f"miou_without:{name}")))
     weak = [recipe for recipe in recipes if results.by_seed(recipe, MAPS)]
-    for before, after in pairwise(weak):
+    for before, after in _compared(results, weak):
         gains = [results.gain(after, before, cell) for cell in columns.values()]
         rest = [""] * (len(head) - 1 - len(gains))
         rows.append([f"*{_label(results, after)} − {_label(results, before)}*", *gains, *rest])
@@ -136,10 +139,10 @@ def classes(results: Results) -> str:
     rows = []
     for name in results.metrics("iou:", MAPS):
         cell = Cell(MAPS.stage, MAPS.source, f"iou:{name}")
-        gains = [results.gain(after, before, cell) for before, after in pairwise(recipes)]
+        gains = [results.gain(after, before, cell) for before, after in _compared(results, recipes)]
         rows.append([name, *(results.text(recipe, cell) for recipe in recipes), *gains])
-    head = ["class", *labels, *(f"{after} − {before}" for before, after in pairwise(labels))]
-    return markdown(head, rows)
+    pairs = [[_label(results, recipe) for recipe in pair] for pair in _compared(results, recipes)]
+    return markdown(["class", *labels, *(f"{after} − {before}" for before, after in pairs)], rows)
 
 
 def surroundings(results: Results) -> str:
@@ -178,10 +181,21 @@ VIEWS: Final[Mapping[str, Callable[[Results], str]]] = {
 
 
 def _main_recipes(results: Results) -> list[str]:
-    """Recipes of headline tables: no ablation, demonstration or refinement; the fully supervised one last."""
-    left_out = ("ablation", "demo", "+")
+    """Recipes of headline tables: no ablation, part, demonstration or refinement; the supervised one last."""
+    left_out = ("ablation", "demo", "+", *PARTS)
     shown = [r for r in results.recipes if not any(w in r for w in left_out) and not is_refined(results, r)]
     return sorted(shown, key=lambda recipe: (_method(results, recipe) == "supervised", shown.index(recipe)))
+
+
+def _compared(results: Results, recipes: Sequence[str]) -> list[tuple[str, str]]:
+    """Each method and what it is compared with: the one before it, or with saliency the first of all."""
+    by_tags = [recipe for recipe in recipes if not _sees_saliency(results, recipe)]
+    by_saliency = [recipe for recipe in recipes if _sees_saliency(results, recipe)]
+    return [*pairwise(by_tags), *((recipes[0], recipe) for recipe in by_saliency if recipe != recipes[0])]
+
+
+def _sees_saliency(results: Results, recipe: str) -> bool:
+    return next(row["supervision"] for row in results.rows if row["recipe"] == recipe).endswith("S")
 
 
 def _method(results: Results, recipe: str) -> str:
@@ -193,7 +207,8 @@ def _label(results: Results, recipe: str) -> str:
     if method == "supervised":
         return "fully supervised"
     same = [other for other in _main_recipes(results) if _method(results, other) == method]
-    return method.replace("_", "-").upper() if len(same) < 2 else recipe.rsplit("/", 1)[-1]
+    name = method.replace("_", "-").upper() if len(same) < 2 else recipe.rsplit("/", 1)[-1]
+    return f"{name} (I+S)" if _sees_saliency(results, recipe) else name
 
 
 def main(places: Sequence[str], results_folder: Path | str = "results") -> None:
