@@ -10,6 +10,7 @@ from torch import nn
 from wsss.errors import WeightsError
 from wsss.training.checkpoint import (
     TEMPORARY_PREFIX,
+    atomic_folder,
     atomic_path,
     load_state,
     pack,
@@ -153,3 +154,26 @@ def test_packed_networks_and_optimisers_come_back(tmp_path, kind):
             torch.equal(torch.as_tensor(v), torch.as_tensor(second[index][n]))
             for n, v in first[index].items()
         )
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "made" / "model"
+    with atomic_folder(target) as place:
+        (place / "old").write_text("1")
+        assert not target.exists()
+    with pytest.raises(Failure), atomic_folder(target) as place:  # noqa: PT012
+        (place / "new").write_text("2")
+        raise Failure
+    assert [path.name for path in target.iterdir()] == ["old"]
+    with atomic_folder(target) as place:
+        (place / "new").write_text("2")
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in target.parent.iterdir()] == ["model"]
+
+
+def test_folders_that_a_killed_process_left_are_removed_too(tmp_path: Path) -> None:
+    writer = atomic_folder(tmp_path / "model")
+    (writer.__enter__() / "half").write_text("1")  # and killed
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []

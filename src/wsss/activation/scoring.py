@@ -222,4 +222,3 @@ def _check_complete(folder: Path, ids: Sequence[str]) -> None:
 
 def _highest(mask: Mask) -> int:
     return int(mask[mask != IGNORE].max(initial=BACKGROUND))
-

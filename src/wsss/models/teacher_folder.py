@@ -7,8 +7,6 @@ licence, and `mask_embedding.safetensors`, the mask prompts of a mask-adapted CL
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +15,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from wsss.errors import WeightsError
-from wsss.training.checkpoint import TEMPORARY_PREFIX
+from wsss.training.checkpoint import atomic_folder
 
 if TYPE_CHECKING:
     from wsss.models.clip import HuggingFaceTeacher
@@ -209,10 +207,8 @@ def write_checkpoint(
         card_name: file name of the card.
         mask_embedding: as for `save_teacher`.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
     config: Any = model.config
-    try:
+    with atomic_folder(folder) as temporary:
         tokenizer.save_pretrained(temporary)
         _name_tokenizer_class(temporary / "tokenizer_config.json")
         config.architectures = [type(model).__name__]
@@ -224,11 +220,6 @@ def write_checkpoint(
             _write_tensors(temporary / MASK_PROMPTS, prompts)
         _write_json(temporary / "preprocessor_config.json", _preprocessor(config, mean, std))
         _write_json(temporary / card_name, card)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

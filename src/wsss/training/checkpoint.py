@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,24 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder` to fill; it takes that place on success and is deleted else.
+
+    Whatever `folder` held is replaced. Missing parent folders are made.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_atomically(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Write `data` to `path` so that the file is complete or unchanged at every moment."""
     with atomic_path(path, durable=durable) as temporary:
@@ -58,9 +77,12 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = False) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in `folder`; only for a folder with one writer."""
+    """Delete temporary files and folders of a killed process in `folder`; only where one process writes."""
     for leftover in Path(folder).glob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def save_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

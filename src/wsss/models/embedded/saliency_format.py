@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 from wsss.errors import WeightsError
 from wsss.models.backbone import conv_bn_relu, initialise_convolutions
 from wsss.models.embedded.compose import IMAGE_MEAN, IMAGE_STD
-from wsss.training.checkpoint import TEMPORARY_PREFIX, load_state, save_state
+from wsss.training.checkpoint import atomic_folder, load_state, save_state
 
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
@@ -116,7 +114,6 @@ def save_saliency_net(folder: Path, net: SaliencyNet, about: Mapping[str, Any]) 
         about: how it was made; becomes part of `config.json`.
     """
     check_saliency_target(folder)
-    unfinished = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{folder.name}")
     config = {
         "model_type": MODEL_TYPE,
         "widths": list(net.widths),
@@ -130,15 +127,9 @@ def save_saliency_net(folder: Path, net: SaliencyNet, about: Mapping[str, Any]) 
         for name, value in net.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    try:
-        unfinished.mkdir(parents=True)
+    with atomic_folder(folder) as unfinished:
         save_state(unfinished / WEIGHTS, state)
         (unfinished / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
