@@ -17,6 +17,7 @@ from torchvision.models import resnet50 as torchvision_resnet50
 
 from wsss.errors import WeightsError
 from wsss.models import download, offline, weights
+from wsss.models.public_models import PublicModel
 from wsss.models.resnet import resnet50
 from wsss.models.resnet_small import resnet_small
 
@@ -96,6 +97,9 @@ def test_missing_weights_name_the_command_that_gets_them(
         weights.find_weights("embeded")
     with pytest.raises(WeightsError, match="Correct the path"):
         weights.find_weights(tmp_path / "absent.pth")
+    for name in ("weights/a1_ep-0001.params", "weights/vgg16_20M.caffemodel"):  # no Hugging Face ids
+        with pytest.raises(WeightsError, match="Correct the path"):
+            weights.find_weights(name)
 
 
 def test_each_shipped_model_is_looked_for_in_a_folder_of_its_own(
@@ -181,11 +185,11 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     handler.breaks_after = 4000
     target, prefix = tmp_path / "cache" / "net.pth", digest(handler.content)[:8]
     with pytest.raises(WeightsError, match="goes on"):
-        download.download(url, target, sha256_prefix=prefix)
+        download.download(url, target, digest=f"sha256:{prefix}")
     assert not target.exists()
     calls: list[tuple[int, int]] = []
     download.download(
-        url, target, sha256_prefix=prefix, progress=lambda done, total, note: calls.append((done, total))
+        url, target, digest=f"sha256:{prefix}", progress=lambda done, total, note: calls.append((done, total))
     )
     assert target.read_bytes() == handler.content
     assert handler.requests == [None, "bytes=4000-"]
@@ -200,19 +204,19 @@ def test_a_server_without_ranges_starts_over_and_a_complete_part_is_enough(
     handler, url = server
     prefix = digest(handler.content)[:8]
     (tmp_path / "a.pth.part").write_bytes(handler.content)
-    download.download(url, tmp_path / "a.pth", sha256_prefix=prefix)
+    download.download(url, tmp_path / "a.pth", digest=f"sha256:{prefix}")
     (tmp_path / "b.pth.part").write_bytes(handler.content + b"more")
-    download.download(url, tmp_path / "b.pth", sha256_prefix=prefix)
+    download.download(url, tmp_path / "b.pth", digest=f"sha256:{prefix}")
     handler.ranges = False
     (tmp_path / "c.pth.part").write_bytes(b"of another server")
-    download.download(url, tmp_path / "c.pth", sha256_prefix=prefix)
+    download.download(url, tmp_path / "c.pth", digest=f"sha256:{prefix}")
     assert all((tmp_path / f"{name}.pth").read_bytes() == handler.content for name in "abc")
 
 
 @pytest.mark.usefixtures("online")
 def test_a_damaged_download_is_deleted_and_says_so(tmp_path: Path, server: tuple[type[Server], str]) -> None:
     with pytest.raises(WeightsError, match=r"is damaged: its SHA-256 must start with 00000000"):
-        download.download(server[1], tmp_path / "net.pth", sha256_prefix="00000000")
+        download.download(server[1], tmp_path / "net.pth", digest="sha256:00000000")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,6 +230,29 @@ def test_fetch_puts_imagenet_weights_where_they_are_found(
     assert weights.find_weights("resnet50") == path
     assert weights.fetch("resnet50") == path
     assert len(server[0].requests) == 1  # what is here and whole is not fetched again
+
+
+@pytest.mark.usefixtures("online")
+def test_fetch_knows_public_models_by_short_names_and_checks_their_digests(
+    tmp_path: Path, server: tuple[type[Server], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, wrong = (hashlib.md5(text).hexdigest() for text in (server[0].content, b"other"))
+    for name, found in (("good", right), ("bad", wrong)):
+        model = PublicModel(name, "rembg", server[1], "saliency", "MIT", digest=f"md5:{found}")
+        monkeypatch.setattr(weights, "PUBLIC_MODELS", {name: model})
+        monkeypatch.setenv("U2NET_HOME", str(tmp_path / name))
+        if name == "good":
+            assert weights.fetch(name) == weights.find_weights(name)
+            continue
+        with pytest.raises(WeightsError, match=f"its MD5 must start with {wrong}; got another"):
+            weights.fetch(name)
+    asked: list[str] = []
+    model = PublicModel("net", "huggingface", "owner/net", "teacher", "MIT")
+    monkeypatch.setattr(weights, "PUBLIC_MODELS", {"net": model})
+    monkeypatch.setattr(download, "_snapshot", lambda name, *_: asked.append(name) or tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    assert weights.fetch("net") == tmp_path
+    assert asked == ["owner/net"]
 
 
 @pytest.mark.usefixtures("online")

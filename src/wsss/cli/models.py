@@ -1,4 +1,4 @@
-"""`wsss embedded`, `wsss teacher` and `wsss weights`: models that methods use but never train."""
+"""`wsss embedded` and `wsss teacher`: models that methods use but never train."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from wsss.cli.display import StageDisplay, console, percent, write_json
 from wsss.cli.options import RUNS, AsJson, Runs, Settings
+from wsss.cli.weights import weights
 from wsss.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ embedded = typer.Typer(
     no_args_is_help=True, help="Make and measure the small models shipped with the package."
 )
 teacher = typer.Typer(no_args_is_help=True, help="Train a teacher on one's own tags and scene words.")
-weights = typer.Typer(no_args_is_help=True, help="Get model weights.")
 
 MASK_PROMPTS = "mask_prompts"
 
@@ -145,23 +145,6 @@ def train_own_teacher(
     console.print(*lines, f"The teacher is in {made.folder}.", sep="\n", highlight=False, soft_wrap=True)
 
 
-@weights.command("fetch")
-def fetch_weights(
-    name: Annotated[
-        str, typer.Argument(help="resnet50, resnet101, or an id such as openai/clip-vit-base-patch32.")
-    ],
-    allow_pickle: Annotated[
-        bool, typer.Option(help="Read a pickle once where there is no safetensors file.")
-    ] = False,
-) -> None:
-    """Download weights into the usual cache of their kind."""
-    from wsss.models.weights import fetch
-
-    with StageDisplay() as display:
-        path = fetch(name, allow_pickle=allow_pickle, progress=display.started(f"Fetch {name}"))
-    console.print(f"The weights are in {path}.", highlight=False, soft_wrap=True)
-
-
 def _evaluate_vqa(folder: Path | None, images: int, seed: int, *, as_json: bool) -> None:
     from wsss.models.embedded.vqa_evaluation import evaluate_vqa
 
@@ -196,28 +179,6 @@ def _evaluate_saliency(folder: Path | None, images: int, seed: int, *, as_json: 
             f"{found['half_f']:.3f}",
         )
     console.print(table)
-
-
-@weights.command("convert-ovseg")
-def convert_ovseg_weights(
-    file: Annotated[Path, typer.Argument(help="OVSeg's checkpoint, ovseg_swinbase_vitL14_ft_mpt.pth.")],
-    out: Annotated[Path, typer.Option(help="Folder for the teacher, for `method.teacher` in recipes.")],
-    base: Annotated[
-        str, typer.Option(help="The plain CLIP that it began with: an id in the local cache, or a folder.")
-    ] = "openai/clip-vit-large-patch14",
-    allow_pickle: Annotated[
-        bool, typer.Option(help="Read a file that holds more than tensors; none of its code runs.")
-    ] = False,
-) -> None:
-    """Make a mask-adapted teacher of OVSeg's checkpoint (CC BY-NC 4.0: non-commercial)."""
-    from wsss.models.ovseg_import import convert_ovseg
-
-    folder = convert_ovseg(file, base, out, allow_pickle=allow_pickle)
-    console.print(
-        f"The teacher is in {folder}. Its licence is CC BY-NC 4.0 (non-commercial).",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def _check_model(model: str) -> None:

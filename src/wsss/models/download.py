@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,24 +16,23 @@ from wsss.training.journal import Progress
 
 BLOCK: Final = 1 << 20  # bytes
 TIMEOUT: Final = 60  # seconds without an answer
+_KINDS: Final = {"sha256": "SHA-256", "md5": "MD5"}
 _FILES: Final = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _PICKLES: Final = ["pytorch_model*.bin", "pytorch_model*.json"]
 
 
-def download(url: str, target: Path, *, sha256_prefix: str, progress: Progress | None = None) -> Path:
+def download(url: str, target: Path, *, digest: str, progress: Progress | None = None) -> Path:
     """Download `url` to `target`; what an earlier attempt got (`target`.part) is not fetched again.
 
     Args:
         url: the file's address.
         target: final name; it appears only when complete and verified.
-        sha256_prefix: first hexadecimal digits of the file's SHA-256.
+        digest: "sha256:" or "md5:" and the first hexadecimal digits of the file's digest.
         progress: called with bytes done and in all (0: unknown).
 
     Raises:
         WeightsError: the server can't be reached or refuses, the connection broke, or the digest differs.
     """
-    from wsss.models.weights import sha256
-
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     try:
@@ -41,15 +41,25 @@ def download(url: str, target: Path, *, sha256_prefix: str, progress: Progress |
         raise WeightsError(
             f"The download of {target.name} stopped ({error}). Run the same command again: it goes on."
         ) from error
-    digest = sha256(part)
-    if not digest.startswith(sha256_prefix):
+    if not has_digest(part, digest):
+        kind, _, begin = digest.partition(":")
         part.unlink()
         raise WeightsError(
-            f"The download of {target.name} is damaged: its SHA-256 must start with {sha256_prefix}, "
-            f"got {digest[:16]}. It was deleted; run the same command again."
+            f"The download of {target.name} is damaged: its {_KINDS[kind]} must start with {begin}; got "
+            "another. It was deleted; run the same command again."
         )
     part.replace(target)
     return target
+
+
+def has_digest(path: Path, digest: str) -> bool:
+    """Whether a file's digest begins as `digest` says, "sha256:" or "md5:" and hexadecimal digits."""
+    kind, _, begin = digest.partition(":")
+    found = hashlib.new(kind, usedforsecurity=False)  # md5 tells a damaged file, not a forged one
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(BLOCK), b""):
+            found.update(block)
+    return found.hexdigest().startswith(begin)
 
 
 def _receive(url: str, part: Path, progress: Progress | None) -> None:

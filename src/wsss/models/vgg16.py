@@ -109,20 +109,22 @@ def vgg16(
     freeze_until: int | None = None,
     fc6_dilation: int = 1,
     pool5: bool = False,
-    caffe_input: bool = False,
+    caffe_input: bool | None = None,
 ) -> Vgg16:
     """VGG-16: 448 x 448 pixels give 1,024 channels of 56 x 56, and 321 x 321 pixels 41 x 41.
 
     Args:
         output_stride: 8, the only one.
-        weights: None (random) or a state-dict file with caffe's names (conv1_1 … fc7); a classifier `fc8` is
-            left out. Weights of caffe need `caffe_input`, or images made as it makes them.
+        weights: None (random), a `.caffemodel` file or a state dict with caffe's names (conv1_1 … fc7); a
+            classifier `fc8` is left out. fc6 and fc7 must be DeepLab's of 1,024 channels (`vgg16_20M`): those
+            of the plain VGG-16 don't fit, and the file is refused.
         batch_norm: there is none; either value is fine.
         freeze_stem: no gradient for conv1_1 and conv1_2.
         freeze_until: last stage without gradient; PSA: 1 (conv1_1 … conv2_2).
         fc6_dilation: dilation of fc6, see `Vgg16`.
         pool5: the form of DeepLab's LargeFOV, see `Vgg16`.
-        caffe_input: turn images with ImageNet's statistics into caffe's, see `Vgg16`.
+        caffe_input: turn images with ImageNet's statistics into caffe's, see `Vgg16`; None: as the weights
+            want it, which caffe's and PSA's files tell; not for random weights and methods' checkpoints.
 
     Raises:
         ShapeError: another output stride, or a dilation below 1.
@@ -134,8 +136,10 @@ def vgg16(
         raise ShapeError(
             f"`fc6_dilation` must be at least 1; got {fc6_dilation}. LargeFOV has 12, PSA 1 and 4."
         )
-    net = Vgg16(fc6_dilation=fc6_dilation, pool5=pool5, caffe_input=caffe_input)
+    net = Vgg16(fc6_dilation=fc6_dilation, pool5=pool5, caffe_input=bool(caffe_input))
     if weights is not None:
-        load_backbone_weights(net, weights)
+        loaded = load_backbone_weights(net, weights)
+        if caffe_input is None:
+            net.caffe_input = loaded.preprocess == "bgr_levels"
     net.freeze(stem=freeze_stem, until=freeze_until, batch_norm=batch_norm)
     return net

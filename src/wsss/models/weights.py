@@ -1,16 +1,18 @@
 """Where weights are: find, verify, load, and - only when asked - download them.
 
 Nothing in the library downloads by itself. `find_weights` looks on this machine and otherwise names the
-command that gets the file, `wsss weights fetch NAME`, which is `fetch`.
+command that gets the file, `wsss weights fetch NAME`, which is `fetch`. Formats are read by `weight_formats`,
+names are translated by `weight_names`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError  # what torch raises when a file holds more than tensors
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +20,26 @@ from torch import Tensor, nn
 from wsss.checks import nearest
 from wsss.errors import WeightsError
 from wsss.models.offline import check_online, forbid_network, is_offline, set_offline
-from wsss.training.checkpoint import TEMPORARY_PREFIX, load_state
+from wsss.models.public_models import PUBLIC_MODELS, PublicModel
+from wsss.models.weight_formats import SUFFIXES, read_weights, read_with_metadata
+from wsss.models.weight_names import DEEPLAB, NamedWeights, named_weights
+from wsss.training.checkpoint import TEMPORARY_PREFIX
 from wsss.training.journal import Progress
 
 __all__ = [
+    "NamedWeights",
+    "backbone_state",
     "fetch",
     "find_weights",
     "forbid_network",
     "is_offline",
     "load_backbone_weights",
+    "misfit",
     "read_weights",
     "set_offline",
     "sha256",
 ]
 
-IMAGENET: Final = ("resnet50", "resnet101")  # ImageNet weights, version 1, as torchvision publishes them
 EMBEDDED: Final = Path(__file__).parent / "embedded"
 Embedded = Literal["clip", "vqa", "saliency"]
 _HUB_ID: Final = re.compile(r"^(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?$")
@@ -42,8 +49,8 @@ def find_weights(name: str | Path, *, embedded: Embedded = "clip") -> Path:
     """The file or folder on this machine that `name` stands for.
 
     Args:
-        name: an existing path; "embedded" (a shipped model); "resnet50" or "resnet101" (ImageNet); or a
-            Hugging Face id, with `@revision` if wanted, that lies in the local cache.
+        name: an existing path; "embedded" (a shipped model); one of `PUBLIC_MODELS`, such as "resnet50"
+            (ImageNet) or "clip-vit-b32"; or a Hugging Face id in the local cache, with `@revision` if wanted.
         embedded: the shipped model that "embedded" means: "clip", the teacher, "vqa", which answers
             questions, or "saliency", which detects what stands out.
 
@@ -54,17 +61,17 @@ def find_weights(name: str | Path, *, embedded: Embedded = "clip") -> Path:
     path = Path(text).expanduser()
     if text == "embedded":
         return _embedded(embedded)
-    if text in IMAGENET:
-        return _imagenet(text)
+    if text in PUBLIC_MODELS:
+        return _public(PUBLIC_MODELS[text])
     if path.exists():
         return path
     match = _HUB_ID.match(text)
-    if match and not text.startswith(".") and path.suffix not in (".pth", ".pt", ".safetensors", ".bin"):
+    if match and not text.startswith(".") and path.suffix not in SUFFIXES:
         return _cached_snapshot(match["id"], match["revision"])
     if path.is_absolute() or len(path.parts) > 1 or path.suffix:
         raise WeightsError(f"There are no weights at {text}. Correct the path.")
     raise WeightsError(
-        f"Unknown weights `{text}`. {nearest(text, ('embedded', *IMAGENET))} "
+        f"Unknown weights `{text}`. {nearest(text, ('embedded', *PUBLIC_MODELS))} "
         "A path or a Hugging Face id such as `owner/model` also works."
     )
 
@@ -89,7 +96,7 @@ def fetch(name: str, *, allow_pickle: bool = False, progress: Progress | None = 
     """Download weights into the usual cache of their kind; go on with an interrupted download.
 
     Args:
-        name: "resnet50", "resnet101", or a Hugging Face id with `@revision` if wanted.
+        name: one of `PUBLIC_MODELS`, or a Hugging Face id with `@revision` if wanted.
         allow_pickle: a repository that offers no safetensors file may be read from its pickle once
             (tensors only, no code); the result is stored as safetensors beside it.
         progress: called with bytes done and in all.
@@ -100,80 +107,83 @@ def fetch(name: str, *, allow_pickle: bool = False, progress: Progress | None = 
     Raises:
         WeightsError: offline, no such name, or a damaged or refused download.
     """
-    from wsss.models.download import download, download_snapshot
+    from wsss.models.download import download, download_snapshot, has_digest
 
-    match = _HUB_ID.match(name)
-    if name not in IMAGENET and match is None:
+    model = PUBLIC_MODELS.get(name)
+    is_file = model is not None and model.source != "huggingface"
+    match = _HUB_ID.match(model.identifier if model is not None else name)
+    if not is_file and match is None:
         raise WeightsError(
-            f"Can't fetch `{name}`. {nearest(name, IMAGENET)} "
+            f"Can't fetch `{name}`. {nearest(name, PUBLIC_MODELS)} "
             "A Hugging Face id such as `owner/model` also works."
         )
     check_online(f"`wsss weights fetch {name}`")
-    if match is None:
-        url = _imagenet_url(name)
-        target = _imagenet_folder() / url.rsplit("/", 1)[1]
-        prefix = target.stem.rsplit("-", 1)[1]
-        if target.is_file() and sha256(target).startswith(prefix):
-            return target
-        return download(url, target, sha256_prefix=prefix, progress=progress)
-    return download_snapshot(match["id"], match["revision"], allow_pickle=allow_pickle, progress=progress)
+    if not is_file:
+        assert match is not None
+        return download_snapshot(match["id"], match["revision"], allow_pickle=allow_pickle, progress=progress)
+    assert model is not None
+    url, target, digest = _address(model), _file(model), _digest(model)
+    if target.is_file() and has_digest(target, digest):
+        return target
+    return download(url, target, digest=digest, progress=progress)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors`, `.pth` or `.pt` file, on the CPU; never runs code from the file.
+def backbone_state(weights: str | Path, network: str | None = None) -> NamedWeights:
+    """The backbone that a weights file holds, under our names, and how its images must look.
+
+    Args:
+        weights: what `find_weights` understands; a file of any known format and layout, see `weight_names`.
+        network: the backbone that takes them; "resnet101_deeplab" and "vgg16" take torchvision's renamed.
 
     Raises:
-        WeightsError: missing, damaged, or more than plain tensors.
+        WeightsError: missing or damaged, or of an unknown network of mxnet or caffe.
     """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        return load_state(path)[0]
-    if not path.is_file():
-        raise WeightsError(f"There is no weights file {path}. Correct the path.")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(
-            f"{path} is damaged or holds more than tensors ({type(error).__name__}). "
-            "Use a file with a plain state dict."
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} must hold named tensors; got {type(state).__name__}. Save a state dict.")
-    return dict(state)
+    state, metadata = read_with_metadata(find_weights(weights))
+    return named_weights(state, network, metadata)
 
 
-def load_backbone_weights(net: nn.Module, weights: str | Path) -> None:
-    """Load a classifier's weights into a backbone without head; everything else must fit.
+def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What keeps weights from a network: names that are missing or too much, and other shapes; "" if nothing.
+
+    Args:
+        found: tensors under the network's names.
+        wanted: the network's own; its counters of batches may be absent, as in files of old programs.
+    """
+    own = {name: value.shape for name, value in wanted.items() if not name.endswith("num_batches_tracked")}
+    missing = sorted(set(own) - set(found))
+    surplus = sorted(set(found) - set(wanted))
+    shapes = [name for name in own if name in found and found[name].shape != own[name]]
+    if not (missing or surplus or shapes):
+        return ""
+    return f"missing {missing[:3]}, surplus {surplus[:3]}, other shapes {shapes[:3]}"
+
+
+def load_backbone_weights(net: nn.Module, weights: str | Path) -> NamedWeights:
+    """Load published or own weights into a backbone without head; everything but heads must fit.
 
     Args:
         net: the backbone.
-        weights: what `find_weights` understands; a file in torchvision's layout (the classifier `fc`, or
-            `fc8` of VGG-16 and WideResNet-38, is left out), a state dict of the backbone, or of a model that
-            holds it as `backbone`.
+        weights: what `find_weights` understands; a file of any format and layout that `weight_names` lists, a
+            state dict of the backbone, or of a model that holds it as `backbone`.
+
+    Returns:
+        What was loaded; says which images the weights want and where their strides lie, as far as known.
 
     Raises:
         WeightsError: missing file, or missing, surplus or differently shaped tensors.
     """
-    path = find_weights(weights)
-    state = read_weights(path)
-    if any(name.startswith("backbone.") for name in state):
-        state = {
-            name.removeprefix("backbone."): value
-            for name, value in state.items()
-            if name.startswith("backbone.")
-        }
-    state = {name: value for name, value in state.items() if not name.startswith(("fc.", "fc8."))}
-    own = {k: v.shape for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    missing = sorted(set(own) - set(state))
-    surplus = sorted(set(state) - set(net.state_dict()))
-    shapes = [name for name in own if name in state and state[name].shape != own[name]]
-    if missing or surplus or shapes:
+    own = net.state_dict()
+    marks = {"layer1.conv1.conv.weight": DEEPLAB, "conv1_1.weight": "vgg16"}
+    network = next((name for mark, name in marks.items() if mark in own), None)
+    named = backbone_state(weights, network)
+    problem = misfit(named.state, own)
+    if problem:
         raise WeightsError(
-            f"{path} does not fit {type(net).__name__}: missing {missing[:3]}, surplus {surplus[:3]}, "
-            f"other shapes {shapes[:3]}. Use weights of the same network under the same names."
+            f"{find_weights(weights)} does not fit {type(net).__name__}: {problem}. "
+            f"{named.note or 'Use weights of the same network under the same names.'}"
         )
-    net.load_state_dict(state, strict=False)  # counters of batches may be absent in old files
+    net.load_state_dict(named.state, strict=False)  # counters of batches may be absent in old files
+    return named
 
 
 def _embedded(model: Embedded) -> Path:
@@ -187,18 +197,38 @@ def _embedded(model: Embedded) -> Path:
     return folder
 
 
-def _imagenet(name: str) -> Path:
-    path = _imagenet_folder() / _imagenet_url(name).rsplit("/", 1)[1]
+def _public(model: PublicModel) -> Path:
+    """A public model on this machine."""
+    if model.source == "huggingface":
+        return _cached_snapshot(model.identifier, None)
+    path = _file(model)
     if not path.is_file():
+        what = "ImageNet weights" if model.source == "torchvision" else "weights"
         raise WeightsError(
-            f"The ImageNet weights of {name} are not on this machine (looked for {path}). "
-            f"Get them with `wsss weights fetch {name}`, or give the path of a file."
+            f"The {what} of {model.name} are not on this machine (looked for {path}). "
+            f"Get them with `wsss weights fetch {model.name}`, or give the path of a file."
         )
     return path
 
 
-def _imagenet_folder() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints"
+def _file(model: PublicModel) -> Path:
+    """Where the file of a model of torchvision or rembg belongs."""
+    file = _address(model).rsplit("/", 1)[1]
+    if model.source == "torchvision":
+        return Path(torch.hub.get_dir()) / "checkpoints" / file
+    home = os.environ.get("U2NET_HOME") or Path(os.environ.get("XDG_DATA_HOME") or "~") / ".u2net"
+    return Path(home).expanduser() / file
+
+
+def _address(model: PublicModel) -> str:
+    return _imagenet_url(model.identifier) if model.source == "torchvision" else model.identifier
+
+
+def _digest(model: PublicModel) -> str:
+    """Files of torchvision carry the first digits of their SHA-256 in their names."""
+    if model.source != "torchvision":
+        return model.digest
+    return f"sha256:{Path(_address(model)).stem.rsplit('-', 1)[1]}"
 
 
 def _imagenet_url(name: str) -> str:

@@ -204,7 +204,8 @@ def wide_resnet38(
 
     Args:
         output_stride: 8, the only one.
-        weights: None (random) or a state-dict file with PSA's names; a classifier `fc8` is left out.
+        weights: None (random), ademxapp's file of mxnet (`ilsvrc-cls_rna-a1_cls1000_ep-0001.params`), or a
+            state dict with PSA's names; a classifier is left out.
         batch_norm: "live" or "frozen", see `Backbone`; PSA: frozen.
         freeze_stem: no gradient for conv1a.
         freeze_until: last stage without gradient; PSA and EPS: 1 (conv1a, b2, b2_1, b2_2).
