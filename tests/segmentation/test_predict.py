@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from wsss.crf import PRESETS, CrfParameters, DenseCrf, unary_from_probabilities
 from wsss.data.masks_png import read_mask
 from wsss.segmentation import SegmentationConfig
 from wsss.segmentation.base import SegmentationNet
-from wsss.segmentation.predict import best_classes, predict_folder, probabilities
+from wsss.segmentation.predict import best_classes, crf_marginals, predict_folder, probabilities
 from wsss.types import Sample
 
 
@@ -156,3 +157,43 @@ def test_tiny_images_are_predicted(tmp_path, size, monkeypatch):
     monkeypatch.setattr(Pictures, "sizes", {"a": size})
     predicted(tmp_path, config=CONFIG.model_copy(update={"test_scales": (0.25, 1.0)}))
     assert read_mask(tmp_path / "a.png").shape == size
+
+
+CRF = CrfParameters(appearance_xy_std=5, appearance_rgb_std=40, iterations=3)
+
+
+def test_a_dense_crf_refines_each_image_by_itself():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 8, 10, 3)).astype(np.uint8)
+    scores = torch.randn(2, 3, 8, 10).softmax(1)
+    found = crf_marginals(scores, images, CRF)
+    for image, score, marginals in zip(images, scores, found, strict=True):
+        by_hand = DenseCrf(image, CRF).marginals(-score.clamp(1e-5, 1).log())
+        assert torch.allclose(marginals, by_hand, atol=1e-6)
+    assert torch.allclose(found.sum(1), torch.ones(2, 8, 10), atol=1e-5)
+    assert torch.allclose(
+        crf_marginals(scores, images, PRESETS["deeplab_v2"].model_copy(update={"iterations": 0})),
+        scores,
+        atol=1e-4,
+    )
+
+
+def test_masks_after_a_dense_crf_are_those_of_the_crf_called_by_hand(tmp_path):
+    net = predicted(tmp_path / "crf", dense_crf=CRF)
+    predicted(tmp_path / "plain")
+    for image_id in Pictures.sizes:
+        pixels = Pictures().sample(image_id).image
+        images = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+        images = (images - torch.tensor(net.mean)[:, None, None]) / torch.tensor(net.std)[:, None, None]
+        scores = probabilities(net, images[None])[0]
+        marginals = DenseCrf(pixels, CRF).marginals(unary_from_probabilities(scores))
+        expected = marginals.argmax(0).numpy()
+        assert np.array_equal(read_mask(tmp_path / "crf" / f"{image_id}.png"), expected)
+    assert files(tmp_path / "crf") != files(tmp_path / "plain")
+
+
+def test_large_images_are_refined_at_the_size_that_the_network_saw(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsss.segmentation.predict.MAX_PIXELS", 40)
+    predicted(tmp_path, dense_crf=CRF)
+    for image_id, size in Pictures.sizes.items():
+        assert read_mask(tmp_path / f"{image_id}.png").shape == size

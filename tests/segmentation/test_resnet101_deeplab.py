@@ -3,9 +3,13 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.errors import ShapeError, WeightsError
-from wsss.segmentation import SegmentationConfig, build
-from wsss.segmentation.deeplab_v2 import AtrousPyramid, DeepLabV2
-from wsss.segmentation.resnet101_deeplab import MEAN, STD, ResNet101DeepLab, resnet101_deeplab
+from wsss.layers.statistics import STATISTICS
+from wsss.models.resnet import resnet101
+from wsss.segmentation import SegmentationConfig, build, without_weights
+from wsss.segmentation.conventions import MEAN, STD, Conventions
+from wsss.segmentation.deeplab import DeepLab
+from wsss.segmentation.deeplab_v2 import AtrousPyramid
+from wsss.segmentation.resnet101_deeplab import ResNet101DeepLab, resnet101_deeplab
 from wsss.training.checkpoint import save_state
 
 VOC = ("background", *(f"class{n}" for n in range(20)))
@@ -34,7 +38,7 @@ def test_grids_of_the_scales_for_crops_of_321():
 
     assert [side(s) for s in (321, 160, 240)] == [41, 21, 31]
     with torch.device("meta"):
-        net = DeepLabV2(ResNet101DeepLab(), 21)
+        net = DeepLab(ResNet101DeepLab(), AtrousPyramid(2048, 21, (6, 12, 18, 24)), 21, scales=(0.5, 0.75))
         outputs = net.outputs(torch.zeros(1, 3, 321, 321))
     assert [tuple(o.shape[1:]) for o in outputs.values()] == [(21, n, n) for n in (41, 21, 31, 41)]
 
@@ -84,3 +88,67 @@ def test_the_pyramid_has_the_published_size():
     assert sum(p.numel() for p in AtrousPyramid(2048, 21, (6, 12, 18, 24)).parameters()) == 4 * (
         2048 * 9 * 21 + 21
     )
+
+
+@pytest.fixture(scope="module")
+def torchvision_file(tmp_path_factory):
+    """Random weights in torchvision's layout, statistics of the batch norms included."""
+    torch.manual_seed(1)
+    net = resnet101()
+    for layer in net.modules():
+        if isinstance(layer, _BatchNorm):
+            torch.nn.init.uniform_(layer.running_var, 0.5, 1.5)
+            torch.nn.init.normal_(layer.running_mean, 0, 0.1)
+    path = tmp_path_factory.mktemp("weights") / "resnet101.pth"
+    torch.save(net.state_dict(), path)
+    return path, net.eval()
+
+
+def test_weights_of_torchvision_bring_their_stride_and_their_colours(torchvision_file):
+    path, reference = torchvision_file
+    net = build(SegmentationConfig(weights=str(path)), VOC)
+    assert (net.mean, net.std) == STATISTICS["imagenet"]
+    first = net.backbone.get_submodule("layer3").block1
+    assert first.reduce.conv.stride == (1, 1)
+    assert first.conv3x3.conv.stride == (2, 2)
+    assert first.shortcut.conv.stride == (2, 2)
+    images = torch.randn(1, 3, 33, 41)  # of 8 n + 1 pixels: the same sizes, rounded up or down
+    with torch.no_grad():
+        taps = net.backbone.eval().stages(images)
+        features = reference.maxpool(reference.relu(reference.bn1(reference.conv1(images))))
+        assert torch.allclose(taps[0], features, atol=1e-5)
+        features = reference.layer2(reference.layer1(features))
+        assert features.shape[-2:] == taps[2].shape[-2:] == (5, 6)
+        torch.testing.assert_close(taps[2], features, rtol=1e-4, atol=1e-4)
+
+
+def test_what_goes_with_the_weights_is_kept_where_their_file_is_not(torchvision_file):
+    config = SegmentationConfig(weights=str(torchvision_file[0]))
+    kept = without_weights(config, build(config, VOC))
+    assert kept.weights is None
+    again = SegmentationConfig.model_validate_json(kept.model_dump_json())
+    with torch.device("meta"):
+        net = build(again, VOC)
+    assert net.backbone.get_submodule("layer3").block1.conv3x3.conv.stride == (2, 2)
+    assert (net.mean, net.std) == STATISTICS["imagenet"]
+    caffe = SegmentationConfig(conventions={"stride_in_1x1": False})
+    assert caffe.conventions == Conventions(preprocess="bgr_levels", stride_in_1x1=False)
+
+
+def test_dilated_stages_of_torchvisions_weights_equal_a_dilated_torchvision_network(torchvision_file):
+    path, reference = torchvision_file
+    for number, dilation in ((3, 2), (4, 4)):
+        for block in reference.get_submodule(f"layer{number}"):
+            block.conv2.stride, block.conv2.dilation, block.conv2.padding = (
+                (1, 1),
+                (dilation,) * 2,
+                (dilation,) * 2,
+            )
+            if block.downsample is not None:
+                block.downsample[0].stride = (1, 1)
+    images = torch.randn(1, 3, 17, 17)
+    with torch.no_grad():
+        features = reference(images)
+        torch.testing.assert_close(
+            resnet101_deeplab(weights=path).eval()(images), features, rtol=1e-3, atol=1e-3
+        )

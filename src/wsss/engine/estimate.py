@@ -5,9 +5,7 @@ Rough on purpose (within about a factor of two): it answers "minutes or hours, a
 
 from __future__ import annotations
 
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -133,7 +131,7 @@ class _Prober:
             return self._teacher_training(self.recipe.finetune_teacher.training)
         if stage.kind in ("ask-questions", "detect-saliency", "activate", "write-words"):
             return self._looking(stage, handling, map_bytes)
-        if stage.kind == "predict":
+        if stage.kind in ("predict", "predict-crf"):
             pixels = facts.val * facts.pixels
             return _Cost(facts.val * self._prediction() + pixels * SECONDS_PER_PIXEL, pixels / 20)
         if stage.kind.startswith("refine-"):
@@ -394,5 +392,4 @@ def _used_memory(device: torch.device) -> float:
     """Largest memory so far: of the accelerator, or of this process."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
+    return provenance.peak_memory()

@@ -21,7 +21,12 @@ from wsss.metrics.per_image import load_per_image
 from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
 
-FOLDERS: Final = {"pseudo_masks": "pseudo_masks", "segmentation": "predictions"}
+FOLDERS: Final = {
+    "pseudo_masks": "pseudo_masks",
+    "segmentation": "predictions",
+    "segmentation_crf": "predictions",
+}
+PREDICTED: Final = ("segmentation", "segmentation_crf")  # what a network says of all images of a split
 SPECIAL: Final = "specific_surroundings"
 
 
@@ -75,7 +80,7 @@ def score(
 
 def scored_ids(dataset: Dataset, scores: str, split: str) -> tuple[str, ...]:
     """The images that count: all of the split for segmentation, else the tagged ones, which have maps."""
-    return dataset.ids(split) if scores == "segmentation" else tagged_ids(dataset, split)
+    return dataset.ids(split) if scores in PREDICTED else tagged_ids(dataset, split)
 
 
 def check_masks(dataset: Dataset, scores: str, split: str) -> None:
@@ -105,7 +110,7 @@ def _incomplete_masks(dataset: Dataset, scores: str, split: str) -> str | None:
     missing = dataset.missing_masks(ids)
     if not 0 < len(missing) < len(ids):
         return None
-    key = "data.val_split" if scores == "segmentation" else "evaluation.maps_split"
+    key = "data.val_split" if scores in PREDICTED else "evaluation.maps_split"
     return (
         f"{_words(scores).capitalize()} of split {split} of {dataset.name} can't be scored: "
         f"{len(missing):,} of its {len(ids):,} images {'has' if len(missing) == 1 else 'have'} no mask, "
@@ -115,7 +120,7 @@ def _incomplete_masks(dataset: Dataset, scores: str, split: str) -> str | None:
 
 
 def _words(scores: str) -> str:
-    return "predicted masks" if scores == "segmentation" else scores.replace("_", " ")
+    return "predicted masks" if scores in PREDICTED else scores.replace("_", " ")
 
 
 def add_mious_without(entries: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from wsss.crf import CrfParameters
 from wsss.data.dataset import Dataset, WithoutMasks
 from wsss.data.loaders import TrainingBatches
 from wsss.data.masks_png import read_mask
@@ -30,11 +31,11 @@ TESTING: Final = {"test_scales", "test_flip", "test_batch_size"}
 
 def training_settings(config: SegmentationConfig) -> dict[str, Any]:
     """What decides the trained network."""
-    return config.model_dump(mode="json", exclude={*TESTING, "preset"})
+    return config.model_dump(mode="json", exclude={*TESTING, "dense_crf", "preset"})
 
 
 def prediction_settings(config: SegmentationConfig) -> dict[str, Any]:
-    """What decides the predictions of a trained network."""
+    """What decides the predictions of a trained network, before a dense CRF."""
     return config.model_dump(mode="json", include=TESTING)
 
 
@@ -105,9 +106,14 @@ def true_target(dataset: Dataset, image_id: str) -> dict[str, np.ndarray]:
 
 
 def predict(
-    recipe: Recipe, trained: Stage, folder: Path, workspace: Workspace, progress: Progress
+    recipe: Recipe,
+    trained: Stage,
+    dense_crf: CrfParameters | None,
+    folder: Path,
+    workspace: Workspace,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Predict the masks of the validation images."""
+    """Predict the masks of the validation images, with a dense CRF behind the network where one is given."""
     config = recipe.segmentation
     assert config is not None
     dataset = WithoutMasks(workspace.dataset)
@@ -116,7 +122,14 @@ def predict(
     net.load_state_dict(state)
     ids = dataset.ids(recipe.data.val_split)
     predict_folder(
-        net, dataset, ids, folder / "predictions", config, device=workspace.device, progress=progress
+        net,
+        dataset,
+        ids,
+        folder / "predictions",
+        config,
+        device=workspace.device,
+        dense_crf=dense_crf,
+        progress=progress,
     )
     return {"images": len(ids)}
 

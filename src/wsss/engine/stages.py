@@ -44,6 +44,7 @@ VERSIONS: Final[dict[str, int]] = {
     "pseudo-masks": 1,
     "train-segmentation": 1,
     "predict": 1,
+    "predict-crf": 1,
     "score": 2,
 }
 """Raised by hand when the code of a kind of stage gives other results than before."""
@@ -94,8 +95,10 @@ class Stage:
         work: does the work inside the given folder and returns facts for `stage.json`.
         reads: fingerprints of data and weights that are no stages.
         seed: the run's seed where the work uses it.
-        every_process: whether all processes of a distributed run take part (training); else only the first.
-        scores: for a scoring stage, what it scores (maps, pseudo_masks, segmentation, refined-<name>).
+        every_process: whether all processes of a distributed run take part (training,
+            work on images); else only the first.
+        scores: for a scoring stage, what it scores (maps, pseudo_masks, segmentation, segmentation_crf,
+            refined-<name>).
         split: for a scoring stage, the split whose masks it reads.
     """
 

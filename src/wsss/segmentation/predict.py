@@ -1,7 +1,7 @@
 """From a trained segmentation net to predicted masks on disk: indexed PNGs of the images' own sizes.
 
 The network never sees more than `MAX_PIXELS` of one image: larger ones are shrunk, and their probabilities
-enlarged.
+enlarged. A dense CRF may follow the network; it works at the size that the network saw.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from wsss.activation.extract import MAX_PIXELS, capped_size, resized, scaled_size
+from wsss.activation.extract import MAX_PIXELS, Pixels, capped_size, resized, scaled_size
+from wsss.crf import CrfParameters, DenseCrf, unary_from_probabilities
 from wsss.data.dataset import Dataset
+from wsss.data.image_work import of_everyone
 from wsss.data.masks_png import write_mask
 from wsss.segmentation.base import SegmentationNet
 from wsss.segmentation.config import SegmentationConfig
 from wsss.training.journal import Progress
+from wsss.training.processes import own_share
 
 _MOST_PIXELS: Final = 16 * 512 * 512  # of one batch; larger images come in smaller batches
 
@@ -72,12 +75,13 @@ def predict_folder(
     config: SegmentationConfig,
     *,
     device: torch.device | str,
+    dense_crf: CrfParameters | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write `folder/<id>.png`, the predicted class of each pixel, for each image.
 
     Images whose file is there are skipped. Batches are the same whatever is there already, so an interrupted
-    prediction goes on to the same files, byte for byte.
+    prediction goes on to the same files, byte for byte. Several processes share the batches out.
 
     Args:
         net: trained network; moved to `device` and left in evaluation mode.
@@ -86,13 +90,15 @@ def predict_folder(
         folder: where the masks go; an id's folders are made.
         config: `test_scales`, `test_flip` and `test_batch_size` are used.
         device: where to compute.
+        dense_crf: parameters of a dense CRF behind the network; None: the network's own masks.
         progress: called after every batch with finished and all images.
     """
     folder = Path(folder)
     net.to(device).eval()
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (net.mean, net.std))
-    done = 0
-    for batch in _batches_of_equal_size(dataset, ids, config.test_batch_size):
+    batches = own_share(list(_batches_of_equal_size(dataset, ids, config.test_batch_size)))
+    done, tell = 0, of_everyone(progress, len(ids))
+    for batch in batches:
         paths = [folder / f"{image_id}.png" for image_id in batch]
         if not all(path.exists() for path in paths):
             size = dataset.image_size(batch[0])
@@ -100,18 +106,46 @@ def predict_folder(
             shown = [
                 resized(dataset.sample(image_id).image, seen, Image.Resampling.BILINEAR) for image_id in batch
             ]
-            images = torch.from_numpy(np.stack(shown)).to(device).permute(0, 3, 1, 2).float()
+            pixels = np.stack(shown)  # (B, h, w, 3)
+            images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
             images = (images / 255 - mean) / std  # (B, 3, h, w)
             scores = probabilities(
                 net, images, scales=config.test_scales, flip=config.test_flip, max_pixels=MAX_PIXELS
             )
+            if dense_crf is not None:
+                scores = crf_marginals(scores, pixels, dense_crf)
             masks = best_classes(scores, size).cpu().numpy()  # (B, H, W)
             for path, mask in zip(paths, masks, strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_mask(path, mask)
         done += len(batch)
-        if progress is not None:
-            progress(done, len(ids), f"{batch[-1]}.png")
+        tell(done, sum(map(len, batches)), f"{batch[-1]}.png")
+
+
+def crf_marginals(probabilities: Tensor, images: Pixels, parameters: CrfParameters) -> Tensor:
+    """Class probabilities after a dense CRF on the images; `best_classes` makes masks of them.
+
+    Args:
+        probabilities: of all classes; (B, C, H, W), in [0, 1]. The work is done on their device.
+        images: what the network saw, before normalisation; RGB, (B, H, W, 3), uint8.
+        parameters: kernels and number of updates, such as `wsss.crf.PRESETS["deeplab_v2"]`.
+
+    Returns:
+        Marginals; (B, C, H, W), in [0, 1], summing to one over the classes.
+
+    Source:
+        Chen et al., TPAMI 2018, section 3.3, https://arxiv.org/abs/1606.00915; as in deeplab-pytorch, all
+        classes compete, and energies are -ln of probabilities clipped to 1e-5.
+        Differs: the reference feeds an image that has lost its sign, see `CrfParameters.wrapped_means`.
+    """
+    device, threads = probabilities.device, torch.get_num_threads()
+    unaries = unary_from_probabilities(probabilities)
+    # one by one: with all classes of large images, several would need gigabytes
+    found = [
+        DenseCrf(image, parameters, device=device, threads=threads).marginals(unary)
+        for image, unary in zip(images, unaries, strict=True)
+    ]
+    return torch.stack(found).clamp(0, 1)
 
 
 def best_classes(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
