@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 import torch
 
 from tiny_recipe import random_teacher
-from wsss.data import ScenesConfig
+from wsss.data import CocoConfig, ScenesConfig, VocConfig
+from wsss.data.coco import COCO_CLASSES
+from wsss.data.scenes import CLASS_NAMES
+from wsss.data.voc import VOC_CLASSES
 from wsss.engine.plan import plan
 from wsss.engine.publish import read_rows
-from wsss.engine.recipe import load_recipe
+from wsss.engine.recipe import MethodSection, Recipe, load_recipe
 from wsss.engine.recipe_files import list_recipes
 from wsss.engine.stages import Silence, Stage, Workspace
 from wsss.errors import RecipeError
+from wsss.methods.base import Frozen, Method
+from wsss.refiners.base import find_refiner
+from wsss.segmentation import build
 
 SCENES = [name for name in list_recipes() if name.startswith("scenes/")]
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -45,7 +52,9 @@ def test_a_recipe_loads_and_says_what_it_is(name: str):
     assert about.paper or recipe.supervision == "F"
     for key in about.paper_values:
         stage, source, metric = key.split(".", 2)
-        assert stage in ("maps", "pseudo_masks", "segmentation") or stage.startswith("refined-")
+        assert stage in ("maps", "pseudo_masks", "segmentation", "segmentation_crf") or stage.startswith(
+            "refined-"
+        )
         assert source in ("fixed", "oracle", "automatic", "none")
         assert metric
 
@@ -54,6 +63,63 @@ def test_a_recipe_loads_and_says_what_it_is(name: str):
 def test_an_unknown_key_fails_with_a_suggestion(name: str):
     with pytest.raises(RecipeError, match=r"Unknown key `activation.scals`.*Did you mean `scales`"):
         load_recipe(name, ["activation.scals=1"])
+
+
+def names_of_classes(recipe: Recipe) -> tuple[str, ...]:
+    """The classes of the data that a recipe names; some for folders of one's own."""
+    if isinstance(recipe.data, ScenesConfig):
+        return CLASS_NAMES
+    kinds = {VocConfig: VOC_CLASSES, CocoConfig: COCO_CLASSES}
+    return ("background", *kinds.get(type(recipe.data), ("cow", "sheep", "tractor")))
+
+
+def built(section: MethodSection, class_names: tuple[str, ...], foreground: set[str]) -> Method:
+    """The method without weights and helpers; texts of classes that nobody knows are left out."""
+    changes: dict[str, Any] = {"backbone_weights": None}
+    fields = type(section.config).model_fields
+    if "background_texts" in fields and not foreground <= {*VOC_CLASSES, *COCO_CLASSES}:
+        changes["background_texts"] = ("sky",)
+    changes = {key: value for key, value in changes.items() if key in fields}
+    return section.cls(section.config.model_copy(update=changes), class_names, Frozen())
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_network_of_a_recipe_can_be_built(name: str):
+    """On the meta device, which has shapes and no numbers: a wrong backbone, stride or head is found here."""
+    recipe = load_recipe(name)
+    class_names = names_of_classes(recipe)
+    sections = [recipe.method, recipe.initialise.method if recipe.initialise else None]
+    with torch.device("meta"), torch.no_grad():
+        images = torch.zeros(1, 3, 64, 96)
+        for section in filter(None, sections):
+            cams = built(section, class_names, set(class_names[1:])).eval().cams(images)
+            assert cams.shape[:2] == (1, len(class_names) - 1)
+        for section in recipe.refine:
+            refiner = find_refiner(section.name)(section.config, class_names)
+            if hasattr(refiner, "_untrained"):
+                assert list(refiner._untrained(with_weights=False).parameters())
+        if recipe.segmentation is not None:
+            config = recipe.segmentation.model_copy(update={"weights": None})
+            logits = build(config, class_names).eval().logits(images)
+            assert logits.shape[:2] == (1, len(class_names))
+
+
+@pytest.mark.parametrize("name", [name for name in list_recipes() if name.startswith("coco14/")])
+def test_coco_recipes_start_from_one_cam_and_have_their_steps(name: str):
+    """Steps as the references count them: 82,783 images, or the 82,081 labelled ones."""
+    recipe, cam = load_recipe(name), load_recipe("coco14/cam")
+    steps = {"cam": 25_865, "clims": 20_688, "qa_clims": 155_205, "smvwe": 76_950}
+    assert recipe.training is not None
+    images = {"train": 82_783, "train_labelled": 82_081}[recipe.data.train_split]
+    per_epoch = images // recipe.training.batch_size
+    assert recipe.training.total_steps(per_epoch) == steps[name.removeprefix("coco14/")]
+    if recipe.initialise is not None:
+        assert recipe.initialise.training == cam.training
+        assert recipe.initialise.method == cam.method
+    assert recipe.segmentation is not None
+    assert (recipe.segmentation.training.steps, recipe.segmentation.training.batch_size) == (100_000, 10)
+    if name == "coco14/smvwe":
+        assert recipe.training.steps == 15 * per_epoch
 
 
 @pytest.mark.parametrize("name", SCENES)

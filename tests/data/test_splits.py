@@ -87,3 +87,24 @@ def test_the_digest_follows_lists_and_draws(tmp_path: Path, images) -> None:
     assert (
         Splits(images, drawn={"train": ("c",)}).digest() != Splits(images, drawn={"train": ("d",)}).digest()
     )
+
+
+def test_the_first_images_of_a_split_are_a_split_whose_name_says_so(tmp_path: Path, images) -> None:
+    splits = Splits(images, **listed(tmp_path, "d\nc\na b\n"), drawn={"few": ("c",)})
+    names, digest = splits.names, splits.digest()
+    assert splits.ids("train_first_2") == ("d", "c")
+    assert splits.ids("few_first_1") == ("c",)
+    assert splits.ids("all_first_3") == splits.ids("all")
+    assert splits.ids("train_first_2_first_1") == ("d",)
+    assert (splits.names, splits.digest()) == (names, digest)  # no split of its own
+    with pytest.raises(DataError, match=r"`train_first_9` must have 9 images; got 3 in `train`"):
+        splits.ids("train_first_9")
+    for wrong in ("val_first_2", "train_first_0", "train_first_", "_first_1"):
+        with pytest.raises(DataError, match="There is no split"):
+            splits.ids(wrong)
+
+
+def test_a_split_that_could_be_there_comes_with_advice(tmp_path: Path, images) -> None:
+    splits = Splits(images, **listed(tmp_path, "c"), advice={"more": "Get it there."})
+    with pytest.raises(DataError, match=r"There is no split `more`\. Get it there\."):
+        splits.ids("more")

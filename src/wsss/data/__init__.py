@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
+from wsss.data.coco import CocoConfig, open_coco
 from wsss.data.dataset import Dataset, WithoutMasks, occurring_classes, tagged_ids
 from wsss.data.file_dataset import FileDataset
 from wsss.data.folder import FolderConfig, open_folder
@@ -14,10 +15,11 @@ from wsss.data.scenes_dataset import ScenesConfig, ScenesDataset
 from wsss.data.voc import VocConfig, open_voc
 from wsss.errors import DataError
 
-DataConfig: TypeAlias = Annotated[FolderConfig | VocConfig | ScenesConfig, Field(discriminator="kind")]
+AnyDataConfig: TypeAlias = FolderConfig | VocConfig | CocoConfig | ScenesConfig
+DataConfig: TypeAlias = Annotated[AnyDataConfig, Field(discriminator="kind")]
 
 
-def open_dataset(config: FolderConfig | VocConfig | ScenesConfig, *, root: Path | None = None) -> Dataset:
+def open_dataset(config: AnyDataConfig, *, root: Path | None = None) -> Dataset:
     """Open the data set that a recipe's `data` section describes.
 
     Args:
@@ -32,6 +34,8 @@ def open_dataset(config: FolderConfig | VocConfig | ScenesConfig, *, root: Path 
         return open_folder(config, root)
     if isinstance(config, VocConfig):
         return open_voc(config, root)
+    if isinstance(config, CocoConfig):
+        return open_coco(config, root)
     if root is None:
         raise DataError(
             "A `scenes` data set is opened from its written tree; got no `root`. "
@@ -41,6 +45,8 @@ def open_dataset(config: FolderConfig | VocConfig | ScenesConfig, *, root: Path 
 
 
 __all__ = [
+    "AnyDataConfig",
+    "CocoConfig",
     "DataConfig",
     "Dataset",
     "FileDataset",

@@ -25,9 +25,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from wsss.checks import nearest
+from wsss.data.yaml_text import parse_yaml
 from wsss.errors import DataError
 from wsss.types import BACKGROUND, MAX_FOREGROUND, ClassInfo
 
@@ -197,14 +196,14 @@ def _read_document(path: Path) -> Any:
         raise DataError(f"A classes file must end in .json, .yaml or .yml; got {path}. Rename it.")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        return json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text)
     except FileNotFoundError:
         raise DataError(f"There is no classes file {path}. Correct `classes` in the data section.") from None
     except OSError as error:
         raise DataError(
             f"Classes file {path} can't be read ({error.strerror}). Correct `classes`."
         ) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"Classes file {path} can't be understood: {reason}. Correct it there.") from error
 

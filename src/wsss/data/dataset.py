@@ -98,6 +98,9 @@ class WithoutMasks:
         self.classes = dataset.classes
         self.context_names: dict[int, str] = {}
 
+    def __repr__(self) -> str:
+        return f"WithoutMasks({self._dataset!r})"
+
     def ids(self, split: str) -> tuple[str, ...]:
         return self._dataset.ids(split)
 

@@ -6,23 +6,23 @@ The readers decide where images, labels, splits and masks come from; everything 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from wsss.data.classes import ClassList, named_classes, read_classes
-from wsss.data.digests import file_digests, png_digests
+from wsss.data.context_maps import ContextMaps, open_context
+from wsss.data.digests import file_digests
 from wsss.data.image_folder import ImageFolder, MissingImages
 from wsss.data.images import MAX_PIXELS, decode, image_size
-from wsss.data.masks_png import read_mask
 from wsss.data.splits import Splits
 from wsss.data.tags import Labels
+from wsss.data.true_masks import TrueMasks, png_beside
 from wsss.errors import DataError
 from wsss.types import BACKGROUND, IGNORE, ClassInfo, Sample
 
@@ -88,22 +88,12 @@ class FilesConfig(BaseModel):
         """The context maps that the configuration names."""
         if self.context is None or self.context_names is None:
             return None
-        return ContextMaps(
-            existing_folder(base / self.context, "context"), read_context_names(base / self.context_names)
-        )
+        return open_context(existing_folder(base / self.context, "context"), base / self.context_names)
 
     def short_name(self, base: Path) -> str:
         """The name for reports and files: letters, digits, `.`, `_` and `-` only."""
         name = self.name or base.resolve().name
         return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "data"
-
-
-@dataclass(frozen=True)
-class ContextMaps:
-    """A folder of maps that tell backgrounds apart, and the names of their values."""
-
-    folder: Path
-    names: dict[int, str]
 
 
 class FileDataset:
@@ -115,7 +105,7 @@ class FileDataset:
         classes: the foreground classes.
         labels: image-level labels and words for the background.
         splits: named lists of ids.
-        masks: folder of true masks `<id>.png`, or of the images' tree with .png files; for scoring only.
+        masks: true masks; for scoring only.
         context: maps of the background; for scoring only.
         max_pixels: largest image that is decoded.
         read_too: other files that `fingerprint` covers.
@@ -129,7 +119,7 @@ class FileDataset:
         classes: ClassList,
         labels: Labels,
         splits: Splits,
-        masks: Path | None = None,
+        masks: TrueMasks | None = None,
         context: ContextMaps | None = None,
         max_pixels: int = MAX_PIXELS,
         read_too: tuple[Path, ...] = (),
@@ -141,6 +131,13 @@ class FileDataset:
         self._complete: dict[str, bool] = {}
         self._fingerprint: str | None = None
         self._mask_fingerprint: str | None = None
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.class_names[1:4]) + (", …" if len(self.class_names) > 4 else "")
+        return (
+            f"{type(self).__name__}({self._name!r}, {len(self._classes)} classes: {shown}; "
+            f"splits {', '.join(self.split_names)}; {'no masks' if self._masks is None else 'masks'})"
+        )
 
     @property
     def name(self) -> str:
@@ -203,32 +200,26 @@ class FileDataset:
     def missing_masks(self, ids: Sequence[str]) -> tuple[Path, ...]:
         if self._masks is None:
             return tuple(Path(f"{image_id}.png") for image_id in ids)
-        expected = [self._beside(self._masks, image_id) for image_id in ids]
-        return tuple(path for path in expected if not path.is_file())
+        return self._masks.missing(ids)
 
     @property
     def mask_folders(self) -> tuple[Path, ...]:
         """Folders of true masks and of context maps, which no training may read."""
-        context = None if self._context is None else self._context.folder
-        return tuple(folder for folder in (self._masks, context) if folder is not None)
+        masks = () if self._masks is None else self._masks.folders
+        return masks if self._context is None else (*masks, self._context.folder)
 
     def mask_files(self, image_id: str) -> tuple[Path, ...]:
-        """The image's true mask and context map, where there are such files. Reads none."""
-        paths = [self._beside(folder, image_id) for folder in self.mask_folders]
+        """Files of the image alone that hold its true mask or context map. Reads none."""
+        paths = [path for folder in self.mask_folders for path in self._beside(folder, image_id)]
         return tuple(path for path in paths if path.is_file())
 
     def context(self, image_id: str) -> np.ndarray | None:
         if self._context is None:
             return None
-        path = self._beside(self._context.folder, image_id)
-        if not path.is_file():
+        paths = [path for path in self._beside(self._context.folder, image_id) if path.is_file()]
+        if not paths:
             return None
-        values = _of_image_size(read_mask(path), path, self.image_size(image_id))
-        named = np.zeros(256, dtype=np.uint8)
-        for value in self._context.names:
-            named[value] = value
-        shown: np.ndarray = named[values]
-        return shown
+        return _of_image_size(self._context.read(paths[0]), paths[0], self.image_size(image_id))
 
     def image_digests(self, ids: Sequence[str]) -> tuple[str, ...]:
         return file_digests([self._images.path(image_id) for image_id in ids])
@@ -240,16 +231,20 @@ class FileDataset:
             found.update(
                 repr([self._labels.digest(), self._splits.digest(), self._images.digests()]).encode()
             )
-            contexts = png_digests(self._context.folder) if self._context else []
-            found.update(repr([sorted(self.context_names.items()), contexts]).encode())
+            found.update(repr([[], []]).encode())  # once of context maps, which are no part of training
             found.update(repr(file_digests(self._read_too)).encode())
             self._fingerprint = found.hexdigest()
         return self._fingerprint
 
     def mask_fingerprint(self) -> str:
         if self._mask_fingerprint is None:
-            masks = repr([] if self._masks is None else png_digests(self._masks)).encode()
-            self._mask_fingerprint = hashlib.sha256(b"wsss masks 1\n" + masks).hexdigest()
+            found = hashlib.sha256(b"wsss masks 1\n")
+            found.update(repr([] if self._masks is None else self._masks.digests()).encode())
+            if self._context is not None:
+                stored = None if self._context.stored is None else sorted(self._context.stored.items())
+                named = [sorted(self.context_names.items()), stored, self._context.digests()]
+                found.update(repr(named).encode())
+            self._mask_fingerprint = found.hexdigest()
         return self._mask_fingerprint
 
     def _true_mask(self, image_id: str, size: tuple[int, ...]) -> np.ndarray:
@@ -258,8 +253,8 @@ class FileDataset:
                 f"{self._name} has no masks, so {image_id} can't be scored. Name their folder in the "
                 "data section."
             )
-        path = self._beside(self._masks, image_id)
-        mask = _of_image_size(read_mask(path), path, size)
+        mask, path = self._masks.read(image_id)
+        mask = _of_image_size(mask, path, size)
         top = len(self._classes)
         strange = np.unique(mask[(mask > top) & (mask != IGNORE)])
         if len(strange):
@@ -271,10 +266,9 @@ class FileDataset:
             )
         return mask
 
-    def _beside(self, folder: Path, image_id: str) -> Path:
-        """The PNG of an image: in a tree like the images' own, else by its id."""
-        mirrored = folder / PurePosixPath(self._images.relative(image_id)).with_suffix(".png")
-        return mirrored if mirrored.is_file() else folder / f"{image_id}.png"
+    def _beside(self, folder: Path, image_id: str) -> tuple[Path, Path]:
+        """Where a folder would have what belongs to an image: a PNG or a MATLAB file."""
+        return png_beside(folder, self._images, image_id), folder / f"{image_id}.mat"
 
 
 def existing_folder(path: Path, key: str) -> Path:
@@ -282,28 +276,6 @@ def existing_folder(path: Path, key: str) -> Path:
     if not path.is_dir():
         raise DataError(f"There is no folder {path}. Correct `{key}` in the data section, or leave it out.")
     return path
-
-
-def read_context_names(path: Path) -> dict[int, str]:
-    """Names of the values 1-255 of context maps, from a JSON mapping; value 0 is no context.
-
-    Raises:
-        DataError: the file is missing or no such mapping.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-        names = {int(value): str(name) for value, name in document.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path} must be a JSON mapping from values to names; it can't be read so ({error}). "
-            'Write for example `{"1": "sky"}`.'
-        ) from error
-    names.pop(0, None)
-    if any(not 0 < value < 256 for value in names):
-        raise DataError(
-            f"{path} must name values 1-255 of 8-bit maps; got {sorted(names)}. Correct the keys."
-        )
-    return names
 
 
 def _of_image_size(values: np.ndarray, path: Path, size: tuple[int, ...]) -> np.ndarray:

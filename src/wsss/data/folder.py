@@ -13,6 +13,7 @@ from wsss.data.file_dataset import FileDataset, FilesConfig, existing_folder
 from wsss.data.image_folder import ImageFolder
 from wsss.data.splits import Splits, drawn_split, lists_in
 from wsss.data.tags import TagRow, TagTable, labels_of_rows, read_tag_rows, tag_table
+from wsss.data.true_masks import PngMasks
 from wsss.errors import DataError
 
 
@@ -83,7 +84,7 @@ def open_folder(config: FolderConfig, root: Path | None = None) -> FileDataset:
         classes=classes,
         labels=table,
         splits=_splits(config, base, images, table),
-        masks=masks,
+        masks=None if masks is None else PngMasks(masks, images),
         context=context,
         max_pixels=config.max_pixels,
     )

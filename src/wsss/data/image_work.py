@@ -1,14 +1,15 @@
 """Work on many images, several at once: what fails is reported at the end, and loses nothing else.
 
 Threads, not processes: the heavy parts (array kernels, compression, decoding) release Python's lock, so that
-several cores are used without copying images and networks between processes.
+several cores are used without copying images and networks between processes. Where a launcher has started
+several processes, on as many devices, each takes its own share of the images.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 
@@ -16,6 +17,7 @@ import torch
 
 from wsss.errors import StageError, WsssError
 from wsss.training.journal import Progress
+from wsss.training.processes import OtherProcessError, gathered, is_main_process, num_processes
 
 log = logging.getLogger(__name__)
 
@@ -99,22 +101,60 @@ def _work_on_group(
     return failures
 
 
+def of_everyone(progress: Progress | None, total: int) -> Progress:
+    """Progress of all processes, as far as this one can tell: they work equally fast on equal shares.
+
+    Args:
+        progress: told of `total` images; None: nobody.
+        total: images of all processes.
+
+    Returns:
+        To be told of the images that this process has done, of how many it had to do, and a note.
+    """
+
+    def tell(done: int, own: int, note: str) -> None:
+        if progress is not None:
+            left = (own - done) * num_processes()
+            progress(min(max(total - left, 0), total), total, note)
+
+    return tell
+
+
+def everybodys(failures: Mapping[str, Exception], ids: Sequence[str]) -> dict[str, Exception]:
+    """The failures of all processes, in each of them; returns when all have come here.
+
+    Args:
+        failures: of this process, by image id.
+        ids: images of all processes; failures come in their order.
+    """
+    found = dict(failures)
+    if num_processes() > 1:
+        shares = gathered({image_id: str(error) for image_id, error in failures.items()})
+        found |= {image_id: StageError(text) for share in shares for image_id, text in share.items()}
+    return {image_id: found[image_id] for image_id in ids if image_id in found}
+
+
 def report_failures(failures: dict[str, Exception], total: int, what: str) -> None:
     """Raise one error that names the first image and how many there are; nothing without failures.
 
     Args:
-        failures: by image id.
+        failures: by image id; of all processes, where several share the images.
         total: images that were asked for.
         what: what these images lack, for example "refined maps".
 
     Raises:
         StageError: something failed.
+        OtherProcessError: the same, in all processes but the first, which names it.
     """
-    if failures:
-        first, error = next(iter(failures.items()))
-        verb = "has" if len(failures) == 1 else "have"
-        raise StageError(
-            f"{len(failures):,} of {total:,} images {verb} no {what}; the first is {first}: {error} "
-            "Mend or leave out such images and run the same command again; "
-            "what was made of the others is kept."
-        ) from error
+    if not failures:
+        return
+    first, error = next(iter(failures.items()))
+    verb = "has" if len(failures) == 1 else "have"
+    text = f"{len(failures):,} of {total:,} images {verb} no {what}"
+    if not is_main_process():
+        raise OtherProcessError(f"{text}. See the message of the first process.") from error
+    raise StageError(
+        f"{text}; the first is {first}: {error} "
+        "Mend or leave out such images and run the same command again; "
+        "what was made of the others is kept."
+    ) from error

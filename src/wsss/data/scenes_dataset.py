@@ -9,10 +9,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from wsss.data.classes import read_classes
-from wsss.data.file_dataset import ContextMaps, FileDataset, read_context_names
+from wsss.data.context_maps import open_context
+from wsss.data.file_dataset import FileDataset
 from wsss.data.image_folder import ImageFolder
 from wsss.data.scenes import WORLD_VERSION, is_finished
 from wsss.data.splits import Splits, lists_in
+from wsss.data.true_masks import PngMasks
 from wsss.data.voc import XmlLabels
 from wsss.errors import DataError
 
@@ -72,8 +74,8 @@ class ScenesDataset(FileDataset):
             classes=classes,
             labels=XmlLabels(tree / "Annotations", classes),
             splits=Splits(images, lists=lists_in(tree / "ImageSets" / "Segmentation"), first_word_only=True),
-            masks=tree / "SegmentationClass",
-            context=ContextMaps(tree / "SegmentationContext", read_context_names(tree / "context.json")),
+            masks=PngMasks(tree / "SegmentationClass", images),
+            context=open_context(tree / "SegmentationContext", tree / "context.json"),
             read_too=(self._lines,),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,10 +14,14 @@ from wsss.data.tags import report_missing
 from wsss.errors import DataError
 
 ALL: Final = "all"  # every image of the data set, unless a list of that name exists
+_FIRST: Final = re.compile(r"(?P<split>.+)_first_(?P<count>[1-9]\d*)")
 
 
 class Splits:
     """Splits of a data set; a list file is read when its split is first asked for.
+
+    `<split>_first_<n>`, such as `train_first_10000`, is the first n images of a split: the name that goes
+    into scores and reports says so.
 
     Args:
         images: the images that lists may name.
@@ -24,6 +29,7 @@ class Splits:
         drawn: ids by split name, where there are no list files.
         first_word_only: whether a line's first word is the id (VOC), or the whole line (names with spaces).
         missing_images: whether listed images that are not there are an error or left out.
+        advice: sentence for a reader who asks for a split that could be there and is not, by split name.
     """
 
     def __init__(
@@ -34,10 +40,12 @@ class Splits:
         drawn: Mapping[str, tuple[str, ...]] | None = None,
         first_word_only: bool = False,
         missing_images: MissingImages = "error",
+        advice: Mapping[str, str] | None = None,
     ) -> None:
         self._images = images
         self._lists = dict(lists or {})
         self._ids = dict(drawn or {})
+        self._advice = dict(advice or {})
         self._first_word_only = first_word_only
         self._missing_images: MissingImages = missing_images
 
@@ -52,13 +60,12 @@ class Splits:
         Raises:
             DataError: there is no such split, its list is empty, or it names an unknown image.
         """
-        if split not in self._ids:
-            if split in self._lists:
-                self._ids[split] = self._read(self._lists[split])
-            elif split == ALL:
-                self._ids[split] = self._images.ids
-            else:
-                raise DataError(f"There is no split `{split}`. {nearest(split, self.names)}")
+        part = _FIRST.fullmatch(split)
+        if split in self._ids:
+            return self._ids[split]
+        if part is not None and split not in self._lists:
+            return self._first(split, part["split"], int(part["count"]))
+        self._ids[split] = self._found(split)
         return self._ids[split]
 
     def digest(self) -> str:
@@ -70,6 +77,24 @@ class Splits:
             else:
                 found.update(repr((name, self.ids(name))).encode())
         return found.hexdigest()
+
+    def _found(self, split: str) -> tuple[str, ...]:
+        if split in self._lists:
+            return self._read(self._lists[split])
+        if split == ALL:
+            return self._images.ids
+        raise DataError(
+            f"There is no split `{split}`. {self._advice.get(split) or nearest(split, self.names)}"
+        )
+
+    def _first(self, split: str, whole: str, count: int) -> tuple[str, ...]:
+        ids = self.ids(whole)
+        if count > len(ids):
+            raise DataError(
+                f"Split `{split}` must have {count:,} images; got {len(ids):,} in `{whole}`. "
+                "Name a smaller number, or the whole split."
+            )
+        return ids[:count]
 
     def _read(self, path: Path) -> tuple[str, ...]:
         try:

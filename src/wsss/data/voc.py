@@ -3,15 +3,20 @@
 ```
 JPEGImages/ID.jpg      ImageSets/Segmentation/SPLIT.txt      Annotations/ID.xml
 SegmentationClass/ID.png, SegmentationClassAug/ID.png
-SBD/cls/ID.mat                                       (only where boundaries are scored against SBD's)
+SBD/cls/ID.mat, SBD/{train,val}.txt      (boundaries, and masks of images that have no PNG)
 ```
-Image-level labels are the names of all objects in the XML files, difficult ones included, as in the reference
-code of all methods here; or they come from a tags file.
+Image-level labels are the names of all objects in the XML files, difficult ones included, as in the
+reference code of all methods here; or they come from a tags file. Images of the test split have neither
+labels nor masks.
+
+`train_aug`, which all methods train on, need not be listed: it is VOC's train and all images of SBD but those
+of VOC's val, 10,582 in all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any, Final, Literal
 from xml.etree import ElementTree
@@ -20,19 +25,24 @@ import numpy as np
 from pydantic import Field
 
 from wsss.data.classes import ClassList, named_classes
-from wsss.data.digests import file_digests
+from wsss.data.context_maps import ContextMaps, open_context
 from wsss.data.file_dataset import FileDataset, FilesConfig, existing_folder
 from wsss.data.image_folder import ImageFolder
 from wsss.data.sbd import read_sbd_boundaries
 from wsss.data.splits import Splits, lists_in
 from wsss.data.tags import Labels, read_tag_rows, tag_table
+from wsss.data.true_masks import FirstMasks, PngMasks, SbdMasks, TrueMasks
 from wsss.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 VOC_CLASSES: Final = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-SBD_FOLDER: Final = Path("SBD") / "cls"
+TRAIN_AUG: Final = "train_aug"
+TRAIN_AUG_IMAGES: Final = 10_582
+VOC_TRAIN_IMAGES: Final = 1_464
 
 
 class VocConfig(FilesConfig):
@@ -41,12 +51,29 @@ class VocConfig(FilesConfig):
     kind: Literal["voc"] = "voc"
     mask_folder: Path = Field(
         Path("SegmentationClass"),
-        description="True masks for scoring; SegmentationClassAug holds those of train_aug as well.",
+        description="True masks for scoring; SegmentationClassAug holds those of train_aug as well. Images "
+        "without a PNG there take SBD's mask, where SBD has them.",
+    )
+    sbd: Path = Field(
+        Path("SBD"),
+        description="Folder of SBD (`cls/<id>.mat`, lists train.txt and val.txt), if it is there.",
+    )
+    context_classes: tuple[str, ...] | None = Field(
+        None,
+        description="Backgrounds to tell apart by the context maps; none: all of a JSON file of names; "
+        "water, track and platform of PASCAL-Context's labels.txt.",
     )
     tags: Path | None = Field(
         None,
         description="CSV file `image,labels[,scene]` to take labels from, in place of Annotations/*.xml.",
     )
+
+    def context_maps(self, base: Path) -> ContextMaps | None:
+        """PNG maps, or PASCAL-Context's files."""
+        if self.context is None or self.context_names is None:
+            return None
+        folder = existing_folder(base / self.context, "context")
+        return open_context(folder, base / self.context_names, self.context_classes)
 
 
 class XmlLabels:
@@ -95,7 +122,7 @@ class VocDataset(FileDataset):
     """A VOC tree, with the boundaries of SBD where it holds them.
 
     Args:
-        boundaries: folder of the files `<id>.mat`; None: there are none.
+        boundaries: SBD's folder of the files `<id>.mat`; None: there are none.
         files: as of `FileDataset`.
     """
 
@@ -107,8 +134,10 @@ class VocDataset(FileDataset):
     def mask_folders(self) -> tuple[Path, ...]:
         """All folders of masks that such a tree has, those that scoring does not use too."""
         own = super().mask_folders
-        trees = dict.fromkeys(folder.parent for folder in own)
-        others = (path for tree in trees for path in sorted(tree.glob("Segmentation*")) if path.is_dir())
+        trees = dict.fromkeys(folder.parent for folder in (*own, self._images.folder))
+        others = [path for tree in trees for path in sorted(tree.glob("Segmentation*")) if path.is_dir()]
+        if self._boundaries is not None:
+            others += [self._boundaries, self._boundaries.with_name("inst")]
         return tuple(dict.fromkeys((*own, *others)))
 
     def has_boundaries(self, image_id: str) -> bool:
@@ -132,14 +161,6 @@ class VocDataset(FileDataset):
             )
         return found
 
-    def mask_fingerprint(self) -> str:
-        masks = super().mask_fingerprint()
-        if self._boundaries is None:
-            return masks
-        paths = sorted(self._boundaries.glob("*.mat"))
-        digests = list(zip([path.name for path in paths], file_digests(paths), strict=True))
-        return hashlib.sha256(repr([masks, digests]).encode()).hexdigest()
-
     def _boundary_file(self, image_id: str) -> Path | None:
         path = None if self._boundaries is None else self._boundaries / f"{image_id}.mat"
         return path if path is not None and path.is_file() else None
@@ -158,23 +179,67 @@ def open_voc(config: VocConfig, root: Path | None = None) -> FileDataset:
     base = config.base(root)
     images = ImageFolder(existing_folder(base / "JPEGImages", "root"))
     classes = config.listed_classes(base) or named_classes(VOC_CLASSES, "the classes of PASCAL VOC")
-    masks, boundaries = base / config.mask_folder, base / SBD_FOLDER
+    sbd = base / config.sbd / "cls"
     return VocDataset(
-        boundaries if boundaries.is_dir() else None,
+        sbd if sbd.is_dir() else None,
         name=config.short_name(base),
         images=images,
         classes=classes,
         labels=_labels(config, base, images, classes),
-        splits=Splits(
-            images,
-            lists=lists_in(base / "ImageSets" / "Segmentation"),
-            first_word_only=True,
-            missing_images=config.missing_images,
-        ),
-        masks=masks if masks.is_dir() else None,  # trees without any mask can be trained on
+        splits=_splits(config, base, images),
+        masks=_masks(base / config.mask_folder, sbd, images),
         context=config.context_maps(base),
         max_pixels=config.max_pixels,
     )
+
+
+def _masks(folder: Path, sbd: Path, images: ImageFolder) -> TrueMasks | None:
+    """PNG files first, then SBD's; None for a tree without any mask, which can be trained on."""
+    sources: list[TrueMasks] = [PngMasks(folder, images)] if folder.is_dir() else []
+    if sbd.is_dir():
+        sources.append(SbdMasks(sbd))
+    return FirstMasks(sources) if sources else None
+
+
+def _splits(config: VocConfig, base: Path, images: ImageFolder) -> Splits:
+    """The listed splits, and train_aug where it is asked for and not listed."""
+    lists = lists_in(base / "ImageSets" / "Segmentation")
+    options: dict[str, Any] = {
+        "lists": lists,
+        "first_word_only": True,
+        "missing_images": config.missing_images,
+        "advice": {
+            TRAIN_AUG: "It is derived from `train`, `val` and SBD's images where `train_split` or "
+            f"`val_split` names it and SBD is there (`sbd`); or write the list {TRAIN_AUG}.txt."
+        },
+    }
+    wanted = TRAIN_AUG in (config.train_split, config.val_split) and TRAIN_AUG not in lists
+    names = _sbd_names(base, base / config.sbd) if wanted else ()
+    if not names or not {"train", "val"} <= lists.keys():
+        return Splits(images, **options)
+    return Splits(images, drawn={TRAIN_AUG: _train_aug(Splits(images, **options), names, images)}, **options)
+
+
+def _sbd_names(base: Path, sbd: Path) -> tuple[str, ...]:
+    """Names of SBD's images: from its own lists, else its files, else PNG files made of them."""
+    own = [path for path in (sbd / "train.txt", sbd / "val.txt") if path.is_file()]
+    if own:
+        return tuple(word for path in own for word in path.read_text(encoding="utf-8").split())
+    files = [*(sbd / "cls").glob("*.mat")] or [*(base / "SegmentationClassAug").glob("*.png")]
+    return tuple(path.stem for path in files)
+
+
+def _train_aug(splits: Splits, sbd: tuple[str, ...], images: ImageFolder) -> tuple[str, ...]:
+    """VOC's train and all of SBD but VOC's val, sorted; images that are not there are left out."""
+    train, val = splits.ids("train"), set(splits.ids("val"))
+    ids = sorted({*train, *(name for name in sbd if name in images)} - val)
+    if len(train) == VOC_TRAIN_IMAGES and len(ids) != TRAIN_AUG_IMAGES:
+        logger.warning(
+            "train_aug has %s images in place of %s: the images of SBD are not complete.",
+            f"{len(ids):,}",
+            f"{TRAIN_AUG_IMAGES:,}",
+        )
+    return tuple(ids)
 
 
 def _labels(config: VocConfig, base: Path, images: ImageFolder, classes: ClassList) -> Labels:

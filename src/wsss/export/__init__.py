@@ -1,0 +1,1 @@
+"""Results in the form that others ask for: annotation tools, model files, evaluation servers."""
