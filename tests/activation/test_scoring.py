@@ -88,6 +88,17 @@ def test_entries_equal_one_evaluation_per_score(
     json.dumps(scores, allow_nan=False)
 
 
+def test_the_curve_of_powers_equals_one_evaluation_per_power(store: MapStore, dataset: MemoryDataset) -> None:
+    curve = score_maps(store, dataset, dataset.names)["curve"]
+    assert curve["background_powers"] == list(range(1, 11))
+    for power, miou in zip(curve["background_powers"], curve["power_miou"], strict=True):
+        confusion = Confusion.empty(len(NAMES))
+        for name in dataset.names:
+            predicted = store.read(name).with_background_power(power).to_mask().numpy()
+            confusion.add(dataset.masks[name], predicted)
+        assert miou == pytest.approx(confusion.miou())
+
+
 def test_co_occurrence_equals_counting_the_masks(store: MapStore, dataset: MemoryDataset) -> None:
     scores = score_maps(store, dataset, dataset.names, fixed=0.3)
     counts = Cooccurrence(len(NAMES), 3)

@@ -87,6 +87,19 @@ def test_the_weak_network_is_given_as_a_share_of_its_fully_supervised_twin(tmp_p
     assert rows[0].mean == pytest.approx(50 * (100 / 150 + 0.5))
 
 
+def test_a_dense_crf_behind_one_of_them_is_no_part_of_that_share(tmp_path: Path):
+    weak = {"segmentation": {"automatic": [confusion(50, 50)]}}
+    weak["segmentation_crf"] = {"automatic": [confusion(60, 40)]}
+    first = made_up_run(tmp_path, "cam", 0, weak)
+    record = json.loads((first / "run.json").read_text())
+    record["recipe"]["segmentation"]["dense_crf"] = {"iterations": 10}
+    (first / "run.json").write_text(json.dumps(record))
+    full = {"segmentation": {"none": [confusion(100, 0)]}}
+    second = made_up_run(tmp_path, "full", 0, full, supervision="F")
+    (row,) = [r for r in compare_runs([first, second]).rows if r.metric == "weak_to_full"]
+    assert (row.stage, row.mean) == ("segmentation", pytest.approx(50 * (100 / 150 + 0.5)))
+
+
 @pytest.mark.parametrize(
     "change", [{"data_version": "2"}, {"val_split": "test"}, {"class_names": ["background", "dog"]}]
 )

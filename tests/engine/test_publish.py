@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tiny_recipe import made_up_run
-from wsss.engine.publish import COLUMNS, _uses_crf, publish
+from wsss.engine.publish import COLUMNS, publish
 from wsss.errors import DataError
 
 CONFUSION = [[90, 10], [20, 30]]
@@ -109,21 +109,3 @@ def test_seeds_of_one_recipe_must_be_of_the_same_data(folder: Path, tmp_path: Pa
     with pytest.raises(DataError, match="holds seed 0 of scenes/cam with other data"):
         publish([other], tmp_path / "results")
     assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("refiners", "stage", "uses"),
-    [
-        ([], "maps", False),
-        (["dense_crf"], "maps", False),
-        (["dense_crf"], "refined-dense_crf", True),
-        (["mine/my-refiner.py", "dense_crf"], "refined-my-refiner", False),
-        (["mine/my-refiner.py", "dense_crf"], "refined-dense_crf", True),
-        (["mine/my-refiner.py", "my-refiner.py", "irn"], "refined-my-refiner-2", False),
-        (["mine/my-refiner.py", "irn"], "refined-irn", True),
-        (["mine/my-refiner.py", "irn"], "segmentation", True),
-        (["mine/my-refiner.py"], "pseudo_masks", False),
-    ],
-)
-def test_rows_say_whether_a_dense_crf_had_a_hand_in_them(refiners, stage: str, uses: bool):
-    assert _uses_crf({"refine": [{"name": name} for name in refiners]}, stage) == uses

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix, jaccard_score, precision_score, recall_score
 
 import oracle_masks
 from wsss.errors import ShapeError
@@ -31,6 +32,31 @@ def test_iou_equals_its_definition(rng: np.random.Generator) -> None:
     confusion = filled(rng)
     assert confusion.iou() == pytest.approx(oracle_masks.iou(confusion.counts))
     assert confusion.miou() == pytest.approx(np.mean(oracle_masks.iou(confusion.counts)))
+
+
+def test_corpus_scores_are_those_of_scikit_learn_on_all_pixels_at_once(rng: np.random.Generator) -> None:
+    """Images of unequal size, so that a mean of scores of images would differ."""
+    pairs = [oracle_masks.random_masks(rng, 6, size) for size in ((9, 7), (20, 31), (2, 3), (15, 4))]
+    pairs = [(np.where(mask == 5, 0, mask), predicted) for mask, predicted in pairs]  # one class never occurs
+    confusion = Confusion.empty(6)
+    for mask, predicted in pairs:
+        confusion.add(mask, predicted)
+    truth = np.concatenate([mask.ravel() for mask, _ in pairs])
+    guess = np.concatenate([predicted.ravel() for _, predicted in pairs])[truth != IGNORE]
+    truth = truth[truth != IGNORE]
+    every = {"labels": list(range(6)), "average": None, "zero_division": 0.0}
+    assert np.array_equal(confusion.counts, confusion_matrix(truth, guess, labels=every["labels"]))
+    iou = jaccard_score(truth, guess, **every)
+    assert confusion.iou()[:5] == pytest.approx(iou[:5])
+    assert np.isnan(confusion.iou()[5])
+    assert confusion.miou() == pytest.approx(iou[:5].mean())
+    precision, recall = precision_score(truth, guess, **every), recall_score(truth, guess, **every)
+    assert confusion.precision() == pytest.approx(precision)
+    assert confusion.recall()[:5] == pytest.approx(recall[:5])
+    assert over_activation(confusion) == pytest.approx(1 - precision)
+    assert under_activation(confusion)[:5] == pytest.approx(1 - recall[:5])
+    of_images = [Confusion(count_pixels(*pair, 6)).miou() for pair in pairs]
+    assert confusion.miou() != pytest.approx(np.mean(of_images), abs=1e-3)
 
 
 def test_a_perfect_prediction_scores_one(rng: np.random.Generator) -> None:

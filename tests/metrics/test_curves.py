@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ import oracle_masks
 from wsss.errors import ShapeError
 from wsss.metrics.confusion import Confusion
 from wsss.metrics.curves import (
+    POWERS,
     THRESHOLDS,
     ScoreCurve,
     count_levels,
@@ -110,13 +109,68 @@ def test_unsorted_thresholds_and_wrong_sizes_are_refused() -> None:
         score_of_power(0)
 
 
-def test_a_hundred_thresholds_take_less_than_40_milliseconds_per_photograph() -> None:
-    ramp = torch.linspace(0, 1, 500).expand(375, 500)
-    maps = ActivationMaps(torch.tensor([3, 15]), torch.stack([ramp, ramp.flip(1)]))
-    mask = np.zeros((375, 500), dtype=np.uint8)
-    curve, seconds = ScoreCurve(21), []
-    for _ in range(5):
-        start = time.process_time()
-        curve.add(count_levels(mask, mask != IGNORE, maps, num_labels=21))
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.04
+def test_labels_beyond_the_list_are_refused_only_where_they_count() -> None:
+    maps = ActivationMaps(torch.tensor([1]), torch.full((1, 1, 3), 0.5))
+    mask = np.array([[0, 1, 2]], dtype=np.uint8)
+    image = count_levels(mask, mask < 2, maps, num_labels=2, thresholds=(0.4, 0.6))
+    assert [image.at(index, 2).tolist() for index in (0, 1)] == [[[0, 1], [0, 1]], [[1, 0], [1, 0]]]
+    with pytest.raises(ShapeError, match="must hold 0…1 or 255; got 2"):
+        count_levels(mask, mask < 3, maps, num_labels=2)
+
+
+POWERS_TRIED = (0.5, *POWERS)
+
+
+def test_all_powers_take_one_pass_too() -> None:
+    rng = np.random.default_rng(4)
+    images = [(random_maps(rng), oracle_masks.random_masks(rng, CLASSES, (12, 10))[0]) for _ in range(4)]
+    images = [(maps, mask) for maps, mask in images if len(maps.class_ids)]
+    of_power = {power: score_of_power(power) for power in POWERS_TRIED}
+    curve = ScoreCurve(CLASSES, sorted(of_power.values()))
+    for maps, mask in images:
+        curve.add(count_levels(mask, mask != IGNORE, maps, num_labels=CLASSES, thresholds=curve.thresholds))
+    for power, score in of_power.items():
+        expected = np.zeros((CLASSES, CLASSES), dtype=np.int64)
+        for maps, mask in images:
+            scores, predicted = maps.scores.numpy().astype(np.float64), np.zeros_like(mask)
+            for y, x in np.ndindex(mask.shape):
+                row = int(scores[:, y, x].argmax())
+                top = scores[row, y, x]
+                if (1 - top) ** power < top:  # the background wins ties
+                    predicted[y, x] = int(maps.class_ids[row])
+            expected += oracle_masks.confusion(mask, predicted, CLASSES)
+        assert np.array_equal(curve.confusion(curve.thresholds.index(score)).counts, expected), power
+
+
+def test_powers_lower_the_background_one_after_the_other() -> None:
+    scores = [score_of_power(power) for power in POWERS]
+    assert scores == sorted(scores, reverse=True)
+    for power, score in zip(POWERS, scores, strict=True):
+        assert (1 - score) ** power == pytest.approx(score, abs=1e-10)
+
+
+NEXT = float(np.nextafter(np.float32(0.5), np.float32(1)))
+
+
+@pytest.mark.parametrize(
+    "thresholds",
+    [
+        THRESHOLDS,
+        tuple(sorted({*THRESHOLDS, 0.473, *(score_of_power(power) for power in POWERS)})),
+        (0.0, 1.0),
+        (0.5,),
+        (0.3, 0.3001, 0.30013),
+        (0.5, NEXT),  # closer than any table's cells: searched for
+        (-0.5, 0.25, 1.5),
+    ],
+    ids=["grid", "grid and others", "ends", "one", "close", "neighbours", "outside"],
+)
+def test_levels_equal_counting_the_thresholds_below(thresholds: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(9)
+    edges = np.array(thresholds, dtype=np.float32)
+    around = [edges, np.nextafter(edges, np.float32(0)), np.nextafter(edges, np.float32(1))]
+    values = np.concatenate([*around, rng.random(500, dtype=np.float32), [0, 1, NEXT]]).astype(np.float32)
+    values = values.clip(0, 1)
+    maps = ActivationMaps(torch.tensor([3]), torch.from_numpy(values)[None, None])
+    expected = [[sum(value > edge for edge in edges) for value in values]]
+    assert top_levels(maps, thresholds)[1].tolist() == expected

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
@@ -84,13 +82,3 @@ def test_different_images_can_not_be_paired() -> None:
         paired_bootstrap([first], [other])
     with pytest.raises(ShapeError, match="level"):
         bootstrap([first], level=1.0)
-
-
-def test_a_thousand_resamples_are_quick() -> None:
-    rng = np.random.default_rng(0)
-    counts = [rng.integers(1, 9000, (1600, 9)) for _ in range(2)]
-    ids = tuple(str(number) for number in range(1600))
-    sides = [ImageCounts(ids, np.minimum(*counts), *counts), ImageCounts(ids, np.minimum(*counts), *counts)]
-    start = time.process_time()
-    paired_bootstrap(sides[:1], sides[1:])
-    assert time.process_time() - start < 10

@@ -16,8 +16,17 @@ from wsss.activation.score_entries import Entry, Mask, Scoring, or_none, true_ma
 from wsss.activation.store import MapStore
 from wsss.data.dataset import Dataset
 from wsss.data.masks_png import read_mask
-from wsss.errors import DataError
-from wsss.metrics.curves import THRESHOLDS, LevelCounts, ScoreCurve, count_levels, masks_at, top_levels
+from wsss.errors import DataError, ShapeError
+from wsss.metrics.curves import (
+    POWERS,
+    THRESHOLDS,
+    LevelCounts,
+    ScoreCurve,
+    count_levels,
+    masks_at,
+    score_of_power,
+    top_levels,
+)
 from wsss.training.journal import Progress
 from wsss.types import BACKGROUND, IGNORE, ActivationMaps
 
@@ -35,8 +44,9 @@ def score_maps(
     """Score full-size maps at the fixed, the best and the automatic background score.
 
     The best one is chosen on the true masks of these very images: its source is `oracle`, and nothing else
-    may use it. Maps with a background of their own get one entry of source `none` and no curve. One pass over
-    the maps gives all confusions; edges need the masks at the best score, so the maps are read once more.
+    may use it. The curve holds the mIoU at every constant score and at powers of PSA's background. Maps with
+    a background of their own get one entry of source `none` and no curve. One pass over the maps gives all
+    confusions; edges need the masks at the best score, so the maps are read once more.
 
     Args:
         store: maps.
@@ -52,13 +62,18 @@ def score_maps(
     """
     scoring = Scoring(dataset, ids=ids)
     chosen = {"fixed": fixed} if automatic is None else {"fixed": fixed, "automatic": automatic}
-    thresholds = tuple(sorted({*THRESHOLDS, *chosen.values()}))
+    thresholds = tuple(sorted({*THRESHOLDS, *map(score_of_power, POWERS), *chosen.values()}))
     curve = ScoreCurve(scoring.num_classes, thresholds)
     images: list[tuple[LevelCounts, LevelCounts | None]] = []
     own = Entry(scoring)
     for done, image_id in enumerate(ids, start=1):
         maps, mask, context = store.read(image_id), true_mask(dataset, image_id), scoring.context(image_id)
         _check_sizes(mask.shape, maps.size, f"the maps of {image_id} in {store.folder}")
+        if len(maps.class_ids) and int(maps.class_ids.max()) >= scoring.num_classes:
+            raise DataError(
+                f"The maps of {image_id} in {store.folder} must be of classes 1-{scoring.num_classes - 1}; got "
+                f"{maps.class_ids.tolist()}. Delete the file and run the same command again to remake it."
+            )
         if maps.background is not None:
             own.add_masks(mask, maps.to_mask().numpy(), context, scoring.true_edges(image_id, mask))
         else:
@@ -73,7 +88,6 @@ def score_maps(
     if own.images:
         return scoring.result(ids, {"none": (None, own)}, None, per_image)
     miou = dict(zip(thresholds, curve.miou().tolist(), strict=True))
-    grid = [miou[score] for score in THRESHOLDS]
     chosen["oracle"] = max(THRESHOLDS, key=lambda score: (np.nan_to_num(miou[score], nan=-1.0), -score))
     entries: dict[str, tuple[float | None, Entry]] = {}
     for source in ("fixed", "oracle", "automatic"):
@@ -83,8 +97,7 @@ def score_maps(
             for pixels, context_pixels in images:
                 entries[source][1].add_levels(pixels, context_pixels, index)
     _add_edges(scoring, store, dataset, ids, entries, progress=progress)
-    curve_values = {"background_scores": list(THRESHOLDS), "miou": [or_none(value) for value in grid]}
-    return scoring.result(ids, entries, curve_values, per_image)
+    return scoring.result(ids, entries, _curves(miou), per_image)
 
 
 def score_masks(
@@ -154,8 +167,22 @@ def evaluate_folders(
     entry = Entry(scoring)
     for name in names:
         mask, path = read_mask(masks / f"{name}.png"), predictions / f"{name}.png"
-        entry.add_masks(mask, _predicted_mask(path, mask), None, scoring.true_edges(name, mask))
+        predicted = _predicted_mask(path, mask)
+        try:
+            entry.add_masks(mask, predicted, None, scoring.true_edges(name, mask))
+        except ShapeError as error:  # values of no class
+            raise DataError(f"{path} or its true mask is no mask of these classes: {error}") from error
     return scoring.result(names, {"none": (None, entry)}, None, None)
+
+
+def _curves(miou: Mapping[float, float]) -> dict[str, list[float | None]]:
+    """The mIoU at each constant background score and at each power, from that at each threshold."""
+    return {
+        "background_scores": list(THRESHOLDS),
+        "miou": [or_none(miou[score]) for score in THRESHOLDS],
+        "background_powers": list(POWERS),
+        "power_miou": [or_none(miou[score_of_power(power)]) for power in POWERS],
+    }
 
 
 def _levels(

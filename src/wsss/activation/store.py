@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,17 @@ from wsss.types import ActivationMaps
 CANVAS_MULTIPLE: Final = 16  # IRN: full-size maps are enlarged to a multiple of 16, then cropped
 SUFFIX: Final = ".npz"
 _NO_PEAK: Final = 1e-30  # below this a class has no activation anywhere
+_ARRAYS: Final = {
+    "class_ids": ("iu", 1),
+    "scores": ("f", 3),
+    "image_size": ("iu", 1),
+    "background": ("f", 2),
+    "full_size": ("f", 3),
+    "peaks": ("f", 1),
+    "stride": ("iu", 0),
+}
+"""Kind of numbers and number of axes; those of each scale, `scale_<n>`, are like `scores`."""
+_MOST_PIXELS: Final = 2**31  # of an image; a larger size is no size
 
 
 class MapStore:
@@ -45,6 +57,9 @@ class MapStore:
 
     def __contains__(self, image_id: str) -> bool:
         return self.path(image_id).is_file()
+
+    def __repr__(self) -> str:
+        return f"MapStore({self.folder.as_posix()!r}, {len(self.ids()):,} images)"
 
     def ids(self) -> tuple[str, ...]:
         """Ids of all stored images, sorted."""
@@ -113,29 +128,16 @@ class MapStore:
             DataError: no maps are stored, the file is damaged, or it belongs to an image of another size.
         """
         arrays = self._arrays(image_id)
-        class_ids = torch.from_numpy(arrays["class_ids"].astype(np.int64))
         height, width = (int(side) for side in arrays["image_size"])
         if image_size not in (None, (height, width)):
             raise DataError(
                 f"The maps of {image_id} belong to an image of {height} x {width} (height x width), but it "
                 f"has {image_size} now. Make the maps again."
             )
-        if full_size and "peaks" in arrays:
-            peaks = torch.from_numpy(arrays["peaks"])[:, None, None]
-            scales = sorted((name for name in arrays if name.startswith("scale_")), key=_number)
-            per_scale = [torch.from_numpy(arrays[name]).float() * peaks for name in scales]
-            cams = sum_full_size(per_scale, (height, width))
-            return ActivationMaps.from_present_cams(cams, class_ids)
-        background = arrays.get("background")
-        stored = "full_size" if full_size and "full_size" in arrays else "scores"
-        maps = ActivationMaps(
-            class_ids,
-            torch.from_numpy(arrays[stored]).float(),
-            None if background is None else torch.from_numpy(background).float(),
-        )
-        if full_size and "stride" in arrays:
-            return maps.enlarged(int(arrays["stride"]), height, width)
-        return maps.resized(height, width) if full_size and maps.size != (height, width) else maps
+        try:
+            return _built(arrays, (height, width), full_size=full_size)
+        except (ShapeError, IndexError, ValueError) as error:
+            raise DataError(_damaged(self.path(image_id), str(error))) from error
 
     def stride(self, image_id: str) -> int | None:
         """Image pixels per cell of maps that were refined on a grid; None for others."""
@@ -156,12 +158,49 @@ class MapStore:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-            missing = {"class_ids", "scores", "image_size"} - arrays.keys()
-        except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
+            _check_arrays(arrays)
+        except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError) as error:
             raise DataError(_damaged(path, str(error))) from error
-        if missing:
-            raise DataError(_damaged(path, f"it lacks {sorted(missing)}"))
         return arrays
+
+
+def _check_arrays(arrays: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless all arrays are there, of the right kinds and numbers of axes."""
+    missing = {"class_ids", "scores", "image_size"} - arrays.keys()
+    if missing:
+        raise ValueError(f"it lacks {sorted(missing)}")
+    for name, array in arrays.items():
+        kinds, axes = _ARRAYS["scores" if name.startswith("scale_") else name]
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds or array.ndim != axes:
+            raise ValueError(f"`{name}` must have {axes} axes of {'floats' if kinds == 'f' else 'integers'}")
+    sides = [int(side) for side in arrays["image_size"]]
+    if len(sides) != 2 or min(sides) < 1 or sides[0] * sides[1] > _MOST_PIXELS:
+        raise ValueError(f"`image_size` must be height and width; got {sides}")
+    if "stride" in arrays and arrays["stride"] < 1:
+        raise ValueError(f"`stride` must be at least 1; got {arrays['stride']}")
+
+
+def _built(
+    arrays: Mapping[str, npt.NDArray[Any]], image_size: tuple[int, int], *, full_size: bool
+) -> ActivationMaps:
+    """Maps of what a file holds."""
+    height, width = image_size
+    class_ids = torch.from_numpy(arrays["class_ids"].astype(np.int64))
+    if full_size and "peaks" in arrays:
+        peaks = torch.from_numpy(arrays["peaks"])[:, None, None]
+        scales = sorted((name for name in arrays if name.startswith("scale_")), key=_number)
+        per_scale = [torch.from_numpy(arrays[name]).float() * peaks for name in scales]
+        return ActivationMaps.from_present_cams(sum_full_size(per_scale, image_size), class_ids)
+    background = arrays.get("background")
+    stored = "full_size" if full_size and "full_size" in arrays else "scores"
+    maps = ActivationMaps(
+        class_ids,
+        torch.from_numpy(arrays[stored]).float(),
+        None if background is None else torch.from_numpy(background).float(),
+    )
+    if full_size and "stride" in arrays:
+        return maps.enlarged(int(arrays["stride"]), height, width)
+    return maps.resized(height, width) if full_size and maps.size != (height, width) else maps
 
 
 def sum_full_size(per_scale: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsss.cli.display import StageDisplay, console, write_json
+from wsss.cli.display import StageDisplay, console, error_console, write_json
 from wsss.cli.options import RUNS, AsJson, Recipe, Runs, Seed, Settings
 from wsss.errors import RecipeError
 
@@ -23,6 +23,14 @@ STAGES = {
     "pseudo-masks": "Write pseudo masks and score them.",
     "train-segmentation": "Train the segmentation network.",
 }
+
+
+MixProtocols = Annotated[
+    bool,
+    typer.Option(
+        "--mix-protocols", help="Put runs side by side that were not measured alike, and say how they differ."
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -107,17 +115,24 @@ def compare_recipes(
     report: Annotated[
         Path | None, typer.Option(help="Also write the report of all these runs into this folder.")
     ] = None,
+    mix_protocols: MixProtocols = False,
 ) -> None:
     """Run what is unfinished and compare: mean, spread and gains over the first."""
-    from wsss.cli.tables import print_comparison
+    from wsss.cli.tables import print_comparison, print_mixing
     from wsss.engine.compare import compare
 
     chosen = parse_seeds(seeds)
     with StageDisplay() as display:
         comparison = compare(
-            recipes_or_runs, seeds=chosen, runs=runs, overrides=settings or (), progress=display
+            recipes_or_runs,
+            seeds=chosen,
+            runs=runs,
+            overrides=settings or (),
+            mix_protocols=mix_protocols,
+            progress=display,
         )
     if as_json:
+        print_mixing(comparison.mixed, error_console)
         write_json(json.dumps(comparison.to_dict(), indent=1))
     else:
         print_comparison(comparison)
@@ -133,8 +148,11 @@ def report_runs(
     publish: Annotated[
         Path | None, typer.Option(help="Also write the numbers into this folder of results.")
     ] = None,
+    mix_protocols: MixProtocols = False,
 ) -> None:
     """Write one HTML page about runs; publish their numbers on request."""
+    from wsss.cli.tables import print_mixing
+    from wsss.engine.compare import compare_runs
     from wsss.report.page import write_report
 
     if publish is not None:
@@ -142,7 +160,9 @@ def report_runs(
 
         for path in publish_runs(run_folders, publish):
             console.print(f"Numbers are in {path}.", highlight=False, soft_wrap=True)
-    _say_where(write_report(run_folders, out))
+    comparison = compare_runs(run_folders, mix_protocols=mix_protocols)
+    print_mixing(comparison.mixed, console)
+    _say_where(write_report(run_folders, out, comparison=comparison.to_dict()))
 
 
 def demo(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -32,16 +33,35 @@ def print_scores(result: RunResult) -> None:
 
 def print_comparison(comparison: Comparison) -> None:
     """MIoU of every recipe by stage and background score, then the gains over the first recipe."""
+    from wsss.engine.passport import by_supervision
+
     shown = [row for row in comparison.rows if row.metric in ("miou", "weak_to_full")]
     columns = list(dict.fromkeys(_column(row) for row in sorted(shown, key=_place)))
     table = Table("recipe", "seeds", *columns, title="mIoU in %, mean ± standard deviation over seeds")
-    for recipe in dict.fromkeys(row.recipe for row in shown):
-        own = [row for row in shown if row.recipe == recipe]
-        cells = {_column(row): _cell(row) for row in own}
-        table.add_row(_short(recipe), _seeds(own[0]), *(cells.get(column, "") for column in columns))
+    groups = by_supervision(row.supervision for row in shown)
+    if len(groups) > 1:
+        table.caption = "learned from " + "; ".join(f"{short}: {words}" for short, words in groups)
+    for supervision, _ in groups:
+        if len(groups) > 1:
+            table.add_section()
+            table.add_row(f"[bold]{supervision}[/bold]")
+        for recipe in dict.fromkeys(row.recipe for row in shown if row.supervision == supervision):
+            own = [row for row in shown if row.recipe == recipe]
+            cells = {_column(row): _cell(row) for row in own}
+            table.add_row(_short(recipe), _seeds(own[0]), *(cells.get(column, "") for column in columns))
+    print_mixing(comparison.mixed, console)
     console.print(table)
     if comparison.gains:
         console.print(_gain_table(comparison.gains))
+
+
+def print_mixing(mixed: Sequence[str], where: Console) -> None:
+    """Say loudly that numbers mean different things, and why; nothing where all were measured alike."""
+    if not mixed:
+        return
+    where.print("[bold red]These runs were not measured alike, so their numbers mean different things:[/]")
+    for difference in mixed:
+        where.print(f"  {escape(difference)}", highlight=False, soft_wrap=True)
 
 
 STAGE_ORDER = ("maps", "refined", "pseudo_masks", "segmentation")
@@ -49,7 +69,7 @@ STAGE_ORDER = ("maps", "refined", "pseudo_masks", "segmentation")
 
 def _place(row: Row) -> tuple[int, str, str]:
     """Stages in the order of a run; the ratio to full supervision last."""
-    stage = next(i for i, name in enumerate(STAGE_ORDER) if row.stage.startswith(name))
+    stage = next((i for i, name in enumerate(STAGE_ORDER) if row.stage.startswith(name)), 0)
     return (stage + (row.metric != "miou"), row.stage, row.background_score_source)
 
 
@@ -57,7 +77,11 @@ def _column(row: Row) -> str:
     if row.metric != "miou":
         return "weak / full"
     source = f"\n{row.background_score_source}" if row.stage.startswith(("maps", "refined")) else ""
-    return f"{row.stage.replace('_', ' ')}{source}"
+    return f"{_words(row.stage)}{source}"
+
+
+def _words(stage: str) -> str:
+    return "segmentation + CRF" if stage == "segmentation_crf" else stage.replace("_", " ")
 
 
 def _cell(row: Row) -> str:
@@ -85,7 +109,7 @@ def _gain_table(gains: Sequence[Gain]) -> Table:
         error = "" if gain.standard_error is None else f" ± {gain.standard_error:.1f}"
         table.add_row(
             _short(gain.recipe),
-            gain.stage.replace("_", " "),
+            _words(gain.stage),
             gain.background_score_source,
             f"{gain.mean:+.1f}{error}",
             " ".join(f"{value:+.1f}" for value in gain.by_seed.values()),

@@ -1,7 +1,7 @@
 """Compare recipes over seeds: mean, spread, and whether a gain counts.
 
-A gain counts when it is positive on every seed and its mean is over twice its standard error. Runs of
-different data or splits are never compared.
+A gain counts when it is positive on every seed and its mean is over twice its standard error. Runs that were
+not measured alike are compared only on request, and the comparison says how they differ.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from wsss.engine.measurements import FinishedRun, finished_run, with_weak_to_full
-from wsss.engine.recipe import load_recipe
+from wsss.engine.passport import Passport, passports_of
+from wsss.engine.protocol import check_planned, check_same_protocol
+from wsss.engine.recipe import Recipe, load_recipe
 from wsss.engine.run import run, run_folder
 from wsss.engine.stages import Listener
 from wsss.errors import RecipeError
@@ -78,11 +81,15 @@ class Comparison:
         rows: one per recipe, stage, split, metric and background score.
         gains: one per recipe but the first, stage and background score.
         run_folders: what was compared.
+        passports: what stands behind the numbers: one per run, stage and background score.
+        mixed: differences in protocol that were put up with, in words; empty: all were measured alike.
     """
 
     rows: tuple[Row, ...]
     gains: tuple[Gain, ...]
     run_folders: tuple[Path, ...]
+    passports: tuple[Passport, ...]
+    mixed: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -90,7 +97,31 @@ class Comparison:
             "rows": [asdict(row) for row in self.rows],
             "gains": [asdict(gain) for gain in self.gains],
             "runs": [path.as_posix() for path in self.run_folders],
+            "passports": [passport.to_dict() for passport in self.passports],
+            "mixed": list(self.mixed),
         }
+
+    def __repr__(self) -> str:
+        recipes = list(dict.fromkeys(row.recipe for row in self.rows))
+        parts = [f"{len(recipes)} recipes, {len(self.run_folders)} runs"]
+        for stage, source in dict.fromkeys((r.stage, r.background_score_source) for r in self._miou()):
+            if source not in ("fixed", "oracle"):  # the table has them all
+                found = [r for r in self._miou() if (r.stage, r.background_score_source) == (stage, source)]
+                parts.append(f"{stage}: " + ", ".join(f"{row.recipe} {_with_spread(row)}" for row in found))
+        return f"Comparison({'; mIoU % of '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: mIoU of each recipe, stage and background score."""
+        titles = ("recipe", "stage", "background score", "mIoU %", "seeds")
+        head = "".join(f"<th>{title}</th>" for title in titles)
+        body = ""
+        for row in self._miou():
+            cells = (row.recipe, row.stage, row.background_score_source, _with_spread(row), len(row.by_seed))
+            body += "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>"
+        return f"<table><tr>{head}</tr>{body}</table>"
+
+    def _miou(self) -> list[Row]:
+        return [row for row in self.rows if row.metric == "miou"]
 
 
 def compare(
@@ -99,6 +130,7 @@ def compare(
     seeds: Sequence[int] = (0, 1, 2),
     runs: Path | str = "runs",
     overrides: Sequence[str] = (),
+    mix_protocols: bool = False,
     progress: Listener | None = None,
 ) -> Comparison:
     """Run what is unfinished, then compare.
@@ -109,16 +141,17 @@ def compare(
         seeds: training seeds of the recipes.
         runs: where results are kept.
         overrides: applied to every recipe.
+        mix_protocols: compare runs of other splits or ways of testing all the same.
         progress: follows the stages.
 
     Raises:
-        RecipeError: the runs are of different data or splits, or two recipes have the same name.
+        RecipeError: the runs were not measured alike, or two recipes have the same name.
     """
-    folders: list[Path] = []
+    wanted: list[Path | Recipe] = []
     named: dict[str, str | Path] = {}
     for item in recipes_or_runs:
         if (Path(item) / "run.json").is_file():
-            folders.append(Path(item))
+            wanted.append(Path(item))
             continue
         recipe = load_recipe(item, overrides)
         if recipe.name in named:
@@ -127,57 +160,49 @@ def compare(
                 "a folder. Rename one of the files."
             )
         named[recipe.name] = item
+        wanted.append(recipe)
+    if not mix_protocols:
+        check_planned([item for item in wanted if isinstance(item, Recipe)])
+    folders: list[Path] = []
+    for each in wanted:
+        if isinstance(each, Path):
+            folders.append(each)
+            continue
         for seed in seeds:
-            run(recipe, seed=seed, runs=runs, progress=progress)
-            folders.append(run_folder(recipe, seed, Path(runs)))
-    return compare_runs(folders)
+            run(each, seed=seed, runs=runs, progress=progress)
+            folders.append(run_folder(each, seed, Path(runs)))
+    return compare_runs(folders, mix_protocols=mix_protocols)
 
 
-def compare_runs(folders: Sequence[Path | str]) -> Comparison:
-    """Compare finished runs; those of one recipe are its seeds."""
+def compare_runs(folders: Sequence[Path | str], *, mix_protocols: bool = False) -> Comparison:
+    """Compare finished runs; those of one recipe are its seeds.
+
+    Args:
+        folders: run folders; the first recipe is what the others are compared with.
+        mix_protocols: compare runs of other splits or ways of testing all the same.
+
+    Raises:
+        StageError: a folder holds no finished run.
+        RecipeError: the runs were not measured alike.
+    """
     finished = with_weak_to_full([finished_run(folder) for folder in dict.fromkeys(folders)])
     if not finished:
         raise RecipeError("There is nothing to compare. Name recipes or run folders.")
-    check_same_protocol(finished)
+    mixed = check_same_protocol(finished, mix_protocols=mix_protocols)
     by_recipe: dict[str, list[FinishedRun]] = {}
     for item in finished:
         by_recipe.setdefault(item.recipe_name, []).append(item)
     rows = tuple(row for group in by_recipe.values() for row in _rows(group))
     baseline, *others = by_recipe.values()
     gains = tuple(gain for group in others for gain in _gains(baseline, group))
-    return Comparison(rows, gains, tuple(item.folder for item in finished))
+    passports = tuple(passport for item in finished for passport in passports_of(item))
+    return Comparison(rows, gains, tuple(item.folder for item in finished), passports, mixed)
 
 
-def check_same_protocol(runs: Sequence[FinishedRun]) -> None:
-    """Refuse to compare runs whose numbers mean different things.
-
-    Raises:
-        RecipeError: data, classes or splits differ, or runs of one recipe have different settings.
-    """
-    recipes: dict[str, FinishedRun] = {}
-    for item in runs:
-        twin = recipes.setdefault(item.recipe_name, item)
-        ours, theirs = _settings(twin), _settings(item)
-        different = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-        if different:
-            raise RecipeError(
-                f"{twin.folder.name} and {item.folder.name} are no seeds of one recipe: their "
-                f"`{different[0]}` differ. Run {item.recipe_name} again for both seeds."
-            )
-    first = runs[0]
-    for other in runs[1:]:
-        for key in ("name", "data_version", "class_names", "train_split", "val_split", "maps_split"):
-            ours, theirs = first.record["data"][key], other.record["data"][key]
-            if ours != theirs:
-                raise RecipeError(
-                    f"{first.folder.name} and {other.folder.name} can't be compared: their `{key}` differ "
-                    f"({_short(ours)} and {_short(theirs)}). Compare runs of the same data and splits only."
-                )
-
-
-def _settings(run: FinishedRun) -> dict[str, Any]:
-    """The recipe's sections that decide its numbers."""
-    return {key: value for key, value in run.record["recipe"].items() if key != "about"}
+def _with_spread(row: Row) -> str:
+    """Mean and, over several seeds, standard deviation."""
+    spread = "" if row.standard_deviation is None else f" ± {row.standard_deviation:.1f}"
+    return f"{row.mean:.1f}{spread}"
 
 
 def summary(values: Sequence[float]) -> tuple[float, float | None, float | None]:
@@ -199,11 +224,6 @@ def gain_counts(by_seed: Sequence[float]) -> bool | None:
     if standard_error is None:
         return None
     return min(by_seed) > 0 and mean > 2 * standard_error
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _rows(group: Sequence[FinishedRun]) -> list[Row]:
@@ -252,7 +272,10 @@ def _gains(baseline: Sequence[FinishedRun], group: Sequence[FinishedRun]) -> lis
 def _interval(
     baseline: Sequence[FinishedRun], group: Sequence[FinishedRun], row: Row, seeds: Sequence[int]
 ) -> tuple[float, float] | None:
-    """95% of paired bootstrap resamples of the images, mIoU averaged over the shared seeds; in points."""
+    """95% of paired bootstrap resamples of the images, mIoU averaged over the shared seeds; in points.
+
+    None where the images are not the same on both sides: protocols were mixed.
+    """
     sides = []
     for runs in (baseline, group):
         files = [item.per_image(row.stage) for item in runs if item.seed in seeds]
@@ -261,5 +284,7 @@ def _interval(
         sides.append(
             [load_per_image(path)[row.background_score_source] for path in files if path is not None]
         )
+    if len({frozenset(counts.ids) for side in sides for counts in side}) > 1:
+        return None
     found = paired_bootstrap(sides[0], sides[1])
     return 100 * found.low, 100 * found.high

@@ -27,6 +27,7 @@ class Measurement:
         background_score_source: fixed, oracle, automatic or none.
         background_score: the score itself, where there is one.
         value: percent; a confusion ratio times 100, which may be above 100.
+        images: how many images were counted.
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Measurement:
     background_score_source: str
     background_score: float | None
     value: float
+    images: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,16 @@ def _of_scores(stage: str, split: str, scores: Mapping[str, Any]) -> Iterator[Me
         source, level = entry["background_score_source"], entry["background_score"]
         for metric, value in _of_entry(entry):
             if value is not None:
-                yield Measurement(stage, split, metric, source, level, 100 * float(value))
+                images = _images(entry, metric, int(scores["images"]))
+                yield Measurement(stage, split, metric, source, level, 100 * float(value), images)
+
+
+def _images(entry: Mapping[str, Any], metric: str, scored: int) -> int:
+    """How many images a metric was counted on: a few of those that were scored for two of them."""
+    kind, _, name = metric.partition(":")
+    if kind.startswith("boundary"):
+        return int(entry.get("boundary_images", scored))
+    return int(entry["cooccurrence"][name]["images"]) if kind == "confusion_ratio" else scored
 
 
 def _of_entry(entry: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
@@ -144,6 +155,7 @@ def with_weak_to_full(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
                 own.background_score_source,
                 own.background_score,
                 100 * own.value / full.value,
+                own.images,
             )
             run = FinishedRun(run.folder, run.record, (*run.measurements, ratio))
         completed.append(run)
@@ -156,6 +168,7 @@ def _segmentation_miou(run: FinishedRun) -> Measurement | None:
 
 def _twin_key(run: FinishedRun) -> tuple[Any, ...]:
     settings = dict(run.record["recipe"]["segmentation"] or {})
-    settings.pop("target", None)
+    for key in ("target", "dense_crf"):  # the ratio is that of the networks' own predictions
+        settings.pop(key, None)
     data = run.record["data"]
     return data["name"], data["data_version"], data["val_split"], run.seed, repr(sorted(settings.items()))

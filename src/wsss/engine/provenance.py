@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -58,3 +60,13 @@ def hardware(device: torch.device) -> str:
         return str(torch.cuda.get_device_name(device))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} CPU cores" if device.type == "cpu" else f"{device.type}, {cores} CPU cores"
+
+
+def peak_memory() -> float:
+    """Largest memory of this process so far, in bytes."""
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:  # Windows has none; accelerate brings psutil
+        return float(importlib.import_module("psutil").Process().memory_info().peak_wset)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)

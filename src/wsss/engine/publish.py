@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from wsss.engine.compare import check_same_protocol
 from wsss.engine.measurements import FinishedRun, Measurement, finished_run, with_weak_to_full
-from wsss.engine.recipe import refined_stages
+from wsss.engine.passport import passport_of
+from wsss.engine.protocol import check_same_data
 from wsss.errors import DataError
 from wsss.training.checkpoint import write_atomically
 
@@ -35,7 +35,6 @@ COLUMNS: Final = (
     "minutes",
     "paper_value",
 )
-CRF_USERS: Final = ("dense_crf", "psa", "irn")
 _KEY: Final = ("recipe", "stage", "split", "metric", "seed", "background_score_source")
 
 
@@ -85,7 +84,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _write(runs: Sequence[FinishedRun], path: Path) -> Path:
-    check_same_protocol(runs)
+    check_same_data(runs)
     republished = {(item.recipe_name, str(item.seed)) for item in runs}
     kept = [row for row in read_rows(path) if (row["recipe"], row["seed"]) not in republished]
     _check_same_data(kept, runs, path)
@@ -117,59 +116,28 @@ def _key(row: Mapping[str, str]) -> tuple[Any, ...]:
 
 
 def _row(run: FinishedRun, m: Measurement) -> dict[str, str]:
-    record, recipe = run.record, run.record["recipe"]
-    scales, flip = _testing(recipe, m.stage)
-    made = next(entry for entry in record["stages"] if entry["score_stage"] == m.stage)
-    paper_value = recipe["about"]["paper_values"].get(f"{m.stage}.{m.background_score_source}.{m.metric}")
+    passport = passport_of(run, m)
+    paper_values = run.record["recipe"]["about"]["paper_values"]
+    paper_value = paper_values.get(f"{m.stage}.{m.background_score_source}.{m.metric}")
     values = {
-        "recipe": run.recipe_name,
-        "method": run.method,
-        "stage": m.stage,
-        "split": m.split,
+        "recipe": passport.recipe,
+        "method": passport.method,
+        "stage": passport.stage,
+        "split": passport.split,
         "metric": m.metric,
-        "seed": run.seed,
+        "seed": passport.seed,
         "value": f"{m.value:.2f}",
-        "background_score_source": m.background_score_source,
-        "supervision": record["supervision"],
-        "crf": "yes" if _uses_crf(recipe, m.stage) else "no",
-        "scales": " ".join(f"{scale:g}" for scale in scales),
-        "flip": "yes" if flip else "no",
-        "weights_sha256": " ".join(
-            f"{name}:{digest[:16]}" for name, digest in sorted(record["weights"].items())
-        ),
-        "data_version": record["data"]["data_version"],
-        "run": run.folder.name,
-        "commit": made["commit"],
-        "hardware": made["hardware"],
-        "minutes": f"{_minutes_until(record, m.stage):.1f}",
+        "background_score_source": passport.background_score_source,
+        "supervision": passport.supervision,
+        "crf": "yes" if passport.crf or passport.test_crf else "no",
+        "scales": " ".join(f"{scale:g}" for scale in passport.scales),
+        "flip": "yes" if passport.flip else "no",
+        "weights_sha256": " ".join(f"{role}:{digest[:16]}" for role, digest in passport.weights.items()),
+        "data_version": passport.data_version,
+        "run": passport.run,
+        "commit": passport.commit,
+        "hardware": passport.hardware,
+        "minutes": f"{passport.minutes:.1f}",
         "paper_value": "" if paper_value is None else f"{paper_value:g}",
     }
     return {name: str(value) for name, value in values.items()}
-
-
-def _testing(recipe: Mapping[str, Any], stage: str) -> tuple[Sequence[float], bool]:
-    """Scales and mirroring that the stage's scores were made with."""
-    if stage == "segmentation":
-        return recipe["segmentation"]["test_scales"], recipe["segmentation"]["test_flip"]
-    return recipe["activation"]["scales"], recipe["activation"]["flip"]
-
-
-def _uses_crf(recipe: Mapping[str, Any], stage: str) -> bool:
-    """Whether a dense CRF had a hand in the stage or in what it was made from (PSA and IRN: their labels)."""
-    if stage == "maps":
-        return False
-    names = [Path(section["name"]).stem for section in recipe["refine"]]
-    stages = refined_stages(names)
-    if stage in stages:
-        names = names[: stages.index(stage) + 1]
-    return any(name in CRF_USERS for name in names)
-
-
-def _minutes_until(record: Mapping[str, Any], stage: str) -> float:
-    """Time of all stages up to the scored one, also of those that an earlier run had finished."""
-    seconds = 0.0
-    for entry in record["stages"]:
-        seconds += float(entry["seconds"])
-        if entry["score_stage"] == stage:
-            break
-    return seconds / 60
