@@ -242,7 +242,7 @@ def test_maps_that_are_not_finite_fail_alone(dataset: MemoryDataset, tmp_path: P
             return cams * float("nan") if images.shape[-1] == 41 else cams
 
     store = MapStore(tmp_path)
-    with pytest.raises(StageError, match="1 of 5 images have no maps; the first is image_3"):
+    with pytest.raises(StageError, match="1 of 5 images has no maps; the first is image_3"):
         extract(Broken(), dataset, dataset.names, store, ExtractConfig(scales=(1.0,)))
     assert len(store.ids()) == 4
 

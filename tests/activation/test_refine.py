@@ -114,15 +114,20 @@ def test_batches_are_the_same_whatever_is_done_already(given: MapStore, tmp_path
 def test_processes_share_images_out_whatever_the_others_have_written(
     given: MapStore, tmp_path: Path, monkeypatch
 ) -> None:
-    import wsss.activation.refine as refining
-
-    discs, store = Discs(6), MapStore(tmp_path / "refined")
-    monkeypatch.setattr(refining, "num_processes", lambda: 2)
-    monkeypatch.setattr(refining, "_everybodys", lambda failures: failures)
+    discs, store, whole = Discs(6), MapStore(tmp_path / "refined"), MapStore(tmp_path / "whole")
+    refine_images(Grouped(), discs, discs.names, given, whole)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("wsss.data.image_work.gathered", lambda value: [value])
+    seen = []
     for rank in (0, 1):  # the second looks when the first has already written
-        monkeypatch.setattr(refining, "process_number", lambda rank=rank: rank)
-        refine_images(Double(), discs, discs.names, given, store)
+        monkeypatch.setenv("RANK", str(rank))
+        refiner = Grouped()
+        refine_images(refiner, discs, discs.names, given, store)
+        seen += refiner.batches
     assert store.ids() == discs.names
+    assert sorted(seen) == [["disc0", "disc1"], ["disc2", "disc3"], ["disc4", "disc5"]]  # each once
+    for name in discs.names:
+        assert store.path(name).read_bytes() == whole.path(name).read_bytes()
 
 
 def test_maps_on_another_grid_are_read_enlarged(given: MapStore, tmp_path: Path) -> None:

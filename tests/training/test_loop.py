@@ -421,3 +421,17 @@ def test_constants_outside_the_state_are_not_sent_between_processes():
     module.register_buffer("table", torch.zeros(3), persistent=False)
     module.register_buffer("kept", torch.zeros(3))
     assert loop._Losses(module)._ddp_params_and_buffers_to_ignore == ["trainable.table"]
+
+
+def test_constants_where_others_wait_for_a_backward_pass_are_an_error():
+    class Silent(TinyNet):
+        def losses(self, batch):
+            return {"constant": torch.zeros(())}
+
+    module = Silent()
+    assert "no_loss" in loop._Losses(module)(None)
+    loop.synchronise_batch_norms(module)  # as in a run of several processes
+    with pytest.raises(StageError, match=r"need a gradient in every batch.* Return `0 \* maps\.sum\(\)`"):
+        loop._Losses(module)(None)
+    module.norm.eval()  # frozen norms wait for nobody
+    assert "no_loss" in loop._Losses(module)(None)

@@ -25,9 +25,11 @@ from torch import Tensor
 
 from wsss.activation.store import MapStore, sum_strided
 from wsss.data.dataset import Dataset
-from wsss.errors import StageError, WsssError
+from wsss.data.image_work import everybodys, of_everyone, report_failures
+from wsss.errors import WsssError
 from wsss.methods.base import Method
 from wsss.training.journal import Progress
+from wsss.training.processes import own_share
 from wsss.types import ActivationMaps
 
 PIXELS_ON_CPU: Final = 2**18  # larger passes of the network gain nothing there and take memory
@@ -81,8 +83,9 @@ def extract(
     """Write the maps of all `ids` that the store does not hold yet.
 
     Batches depend on `ids` alone, not on what is done already, so an interrupted extraction gives the same
-    bytes as an uninterrupted one. A failing image never loses the others: all failures are reported together
-    at the end, and the next call tries only those again.
+    bytes as an uninterrupted one. The processes of a distributed run share the batches out, and return when
+    all are done. A failing image never loses the others: all failures are reported together at the end, and
+    the next call tries only those again.
 
     Args:
         method: trained; put into evaluation mode on `device`.
@@ -98,8 +101,14 @@ def extract(
     """
     device = next(method.parameters()).device if device is None else torch.device(device)
     method.to(device).eval()
-    tally = _Tally(tuple(dict.fromkeys(ids)), store, progress)
-    batches = [batch for batch in _batches(dataset, tally, config) if tally.missing & set(batch)]
+    everything = tuple(dict.fromkeys(ids))
+    every, unreadable = _batches(dataset, everything, config)
+    own = own_share(every)
+    names = [*unreadable, *(image_id for batch in own for image_id in batch)]
+    tally = _Tally(names, store, of_everyone(progress, len(everything)))
+    for image_id, error in unreadable.items():
+        tally.failed([image_id], error)
+    batches = [batch for batch in own if tally.missing & set(batch)]
     with ThreadPoolExecutor(config.loaders) as loaders:
         for loading in _ahead(loaders, dataset, batches, config):
             images = tally.loaded(loading)
@@ -112,7 +121,7 @@ def extract(
                 continue
             for image, (low_resolution, per_scale) in zip(images, maps, strict=True):
                 tally.write(image, low_resolution, per_scale)
-    tally.report()
+    report_failures(everybodys(tally.failures, everything), len(everything), "maps")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +135,10 @@ class _Scaled:
 
 
 class _Tally:
-    """What is missing, done and failed."""
+    """What is missing, done and failed of this process's images."""
 
-    def __init__(self, ids: tuple[str, ...], store: MapStore, progress: Progress | None) -> None:
-        self.ids, self.store, self.progress = ids, store, progress
+    def __init__(self, ids: Sequence[str], store: MapStore, progress: Progress) -> None:
+        self.store, self.progress = store, progress
         self.missing = {image_id for image_id in ids if image_id not in store}
         self.failures: dict[str, Exception] = {}
         self._tell()
@@ -158,38 +167,30 @@ class _Tally:
             log.warning("%s has no maps: %s", image_id, error)
         self._tell()
 
-    def report(self) -> None:
-        """Raise if anything failed."""
-        if self.failures:
-            first = next(image_id for image_id in self.ids if image_id in self.failures)
-            raise StageError(
-                f"{len(self.failures):,} of {len(self.ids):,} images have no maps; the first is {first}: "
-                f"{self.failures[first]} Mend or leave out such images and run the same command again; "
-                "the maps of the others are kept."
-            ) from self.failures[first]
-
     def _tell(self) -> None:
-        if self.progress is not None:
-            left = len(self.missing) - len(self.failures)
-            self.progress(len(self.ids) - left, len(self.ids), "images")
+        self.progress(len(self.failures), len(self.missing), "images")
 
 
-def _batches(dataset: Dataset, tally: _Tally, config: ExtractConfig) -> Iterator[list[str]]:
+def _batches(
+    dataset: Dataset, ids: Sequence[str], config: ExtractConfig
+) -> tuple[list[list[str]], dict[str, Exception]]:
     """All images in batches of one size each, in an order that depends on `ids` alone.
 
-    Very large images come in smaller batches.
+    Very large images come in smaller batches. Beside them comes why some images are in none.
     """
     groups: dict[tuple[int, int], list[str]] = {}
-    for image_id in tally.ids:
+    unreadable: dict[str, Exception] = {}
+    for image_id in ids:
         try:
             groups.setdefault(dataset.image_size(image_id), []).append(image_id)
         except (WsssError, OSError) as error:  # noqa: PERF203
-            tally.failed([image_id], error)
+            unreadable[image_id] = error
+    batches = []
     for size, group in groups.items():
         pixels = sum(prod(scaled_size(size, scale, config.max_pixels)) for scale in config.scales)
         count = max(1, min(config.batch_images, PIXELS_LOADED // pixels))
-        for start in range(0, len(group), count):
-            yield group[start : start + count]
+        batches += [group[start : start + count] for start in range(0, len(group), count)]
+    return batches, unreadable
 
 
 def _ahead(

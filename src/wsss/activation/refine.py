@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from accelerate.utils import gather_object
 
 from wsss.activation.store import MapStore
 from wsss.data.dataset import Dataset
-from wsss.data.image_work import report_failures, threads_for, work_on_images
-from wsss.errors import StageError, WsssError
+from wsss.data.image_work import everybodys, of_everyone, report_failures, threads_for, work_on_images
+from wsss.errors import WsssError
 from wsss.refiners.base import Refiner
 from wsss.training.journal import Progress
-from wsss.training.processes import num_processes, process_number
+from wsss.training.processes import own_share
 from wsss.types import ActivationMaps, Sample
 
 TOGETHER = 8  # images of one size that an accelerator refines at once, at most
@@ -35,7 +34,8 @@ def refine_images(
     """Write refined maps of all `ids` that `store` does not hold yet.
 
     On a CPU each core refines images of its own; small ones of one size go together where that is faster, as
-    they do on an accelerator. The processes of a distributed run share the images out.
+    they do on an accelerator. The processes of a distributed run share the images out, batch by batch, and
+    return when all are done; the files are the same for any number of processes.
 
     Args:
         refiner: fitted.
@@ -52,24 +52,18 @@ def refine_images(
     """
     device = torch.device(device)
     everything = tuple(dict.fromkeys(ids))
-    own = everything[process_number() :: num_processes()]  # shared out first: others may be writing already
-    work = _Refining(refiner, dataset, maps, store, device, frozenset(i for i in own if i not in store))
-    # batches depend on the images alone, not on what is done already: the same bytes after an interruption
-    groups = [group for group in _groups(dataset, own, refiner, device) if work.missing & set(group)]
-    done = len(everything) - sum(map(len, groups)) * num_processes()
-
-    def tell(finished: int, total: int, note: str) -> None:
-        if progress is not None:
-            told = done + finished * num_processes()
-            progress(min(max(told, 0), len(everything)), len(everything), note)
-
-    tell(0, len(everything), "images")
+    # batches depend on the images alone, not on what is done already or on how many processes there are: the
+    # same bytes after an interruption, and whoever makes them
+    own = own_share(_groups(dataset, everything, refiner, device))
+    missing = frozenset(image_id for group in own for image_id in group if image_id not in store)
+    work = _Refining(refiner, dataset, maps, store, device, missing)
+    groups = [group for group in own if missing & set(group)]
+    tell = of_everyone(progress, len(everything))
+    tell(0, sum(map(len, groups)), "images")
     failures = work_on_images(
         groups, work.alone, together=work.together, threads=threads_for(device), progress=tell
     )
-    if num_processes() > 1:
-        failures = _everybodys(failures)
-    report_failures(failures, len(everything), "refined maps")
+    report_failures(everybodys(failures, everything), len(everything), "refined maps")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +124,3 @@ def _groups(dataset: Dataset, ids: Sequence[str], refiner: Refiner, device: torc
         count = min(most, max(1, budget // max(1, refiner.seen_pixels(size))))
         groups += [group[start : start + count] for start in range(0, len(group), count)]
     return groups
-
-
-def _everybodys(failures: dict[str, Exception]) -> dict[str, Exception]:
-    """The failures of all processes, in each of them."""
-    shares = gather_object([{image_id: str(error) for image_id, error in failures.items()}])
-    return {image_id: StageError(text) for share in shares for image_id, text in share.items()}

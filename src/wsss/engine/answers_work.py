@@ -1,12 +1,17 @@
 """Asking a question answering model about the training images, and reading what it answered.
 
 Answers are shared: all runs of one runs folder that ask the same model with the same settings about the same
-data keep them in one file, so that another set of questions asks only what is new.
+data keep them in one file, so that another set of questions asks only what is new. Several processes ask
+about images of their own, each into a file beside it; the first process puts these together.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,19 +21,28 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from wsss.data.dataset import Dataset, WithoutMasks
+from wsss.data.image_work import of_everyone
 from wsss.data.scenes_dataset import ScenesDataset
 from wsss.engine.fingerprint import fingerprint
 from wsss.methods.base import MethodConfig
 from wsss.models import weights
 from wsss.models.vqa import HuggingFaceVqa, load_vqa
-from wsss.questions.answers import Answers, read_answers, read_header
-from wsss.questions.asking import OracleSource, Source, VqaSource, ask
+from wsss.questions.answers import Answers, complete_length, read_answers, read_header
+from wsss.questions.asking import IMAGES_AT_ONCE, OracleSource, Source, VqaSource, ask
 from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
+from wsss.training.processes import (
+    is_main_process,
+    num_processes,
+    own_share,
+    process_number,
+    wait_for_everyone,
+)
 
 logger = logging.getLogger(__name__)
 
 ORACLE: Final = OracleSource.name
+PART: Final = "-process"  # of a name: what one of several processes has asked
 
 
 class VqaSection(BaseModel):
@@ -110,6 +124,8 @@ def ask_questions(
 ) -> dict[str, Any]:
     """Ask everything that is missing; leaves `answers.jsonl`.
 
+    Several processes leave the file that one would: each asks about batches of images of its own.
+
     Args:
         section: whom to ask, and how.
         config: the method's configuration with `questions` and the data set's `class_prompts`.
@@ -123,20 +139,63 @@ def ask_questions(
     source = answer_source(section, dataset, device)
     shared.mkdir(parents=True, exist_ok=True)
     place = shared / f"answers-{_key(source, dataset)}.jsonl"
-    with FileLock(place.with_suffix(".lock")):
-        answers = ask(
-            WithoutMasks(dataset),
-            ids,
-            source,
-            place,
-            questions=config.questions,
-            nouns=config.class_prompts,
-            digests=dict(zip(ids, dataset.image_digests(ids), strict=True)),
-            progress=progress,
-        )
+    own, part = _own_part(dataset, ids, place)
+    asking = partial(ask, WithoutMasks(dataset), questions=config.questions, nouns=config.class_prompts)
+    with FileLock(place.with_suffix(".lock")) if is_main_process() else nullcontext():
+        if is_main_process():
+            _put_together(ids, place)  # what an interrupted run of several processes has left
+            if num_processes() > 1:
+                asking((), source, place)  # makes the file, or mends it
+        wait_for_everyone()
+        if part != place:
+            write_atomically(part, place.read_bytes())
+        digests = dict(zip(own, dataset.image_digests(own), strict=True))
+        asking(own, source, part, digests=digests, progress=of_everyone(progress, len(ids)))
+        wait_for_everyone()
+        if not is_main_process():
+            return {}
+        _put_together(ids, place)
         write_atomically(folder / "answers.jsonl", place.read_bytes())
     digest = None if section.weights is None else weights.sha256(section.weights)
-    return {"images": len(ids), "pairs": len(answers.pairs), "model": source.name, "sha256": digest}
+    pairs = len(read_answers(place).pairs)
+    return {"images": len(ids), "pairs": pairs, "model": source.name, "sha256": digest}
+
+
+def _own_part(dataset: Dataset, ids: Sequence[str], place: Path) -> tuple[tuple[str, ...], Path]:
+    """The images that this process asks about, and the file that it writes; all and `place` for one alone.
+
+    Batches of images are what one process would ask about together.
+    """
+    if num_processes() == 1:
+        return tuple(ids), place
+    asked = [image_id for image_id in ids if dataset.image_labels(image_id).any()]
+    batches = [asked[start : start + IMAGES_AT_ONCE] for start in range(0, len(asked), IMAGES_AT_ONCE)]
+    own = tuple(image_id for batch in own_share(batches) for image_id in batch)
+    return own, place.with_name(f"{place.stem}{PART}{process_number()}.jsonl")
+
+
+def _put_together(ids: Sequence[str], place: Path) -> None:
+    """Move the new lines of all processes' files into `place`, in the order of the images."""
+    parts = sorted(place.parent.glob(f"{place.stem}{PART}*.jsonl"))
+    if not parts:
+        return
+    known = place.read_bytes() if place.is_file() else b""
+    known = known[: complete_length(known)]
+    if known and not known.endswith(b"\n"):
+        known += b"\n"
+    lines = set(known.splitlines(keepends=True))
+    order = {image_id: number for number, image_id in enumerate(ids)}
+    new: list[tuple[int, bytes]] = []
+    for part in parts:
+        content = part.read_bytes()
+        for line in content[: complete_length(content)].splitlines(keepends=True):
+            if line not in lines:
+                lines.add(line)
+                new.append((order.get(json.loads(line).get("image_id"), len(order)), line))
+    new.sort(key=lambda entry: entry[0])  # stable: classes and questions stay as they were asked
+    write_atomically(place, known + b"".join(line for _, line in new), durable=True)
+    for part in parts:
+        part.unlink()
 
 
 def answer_source(section: VqaSection, dataset: Dataset, device: torch.device) -> Source:

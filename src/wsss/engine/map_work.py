@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from wsss.metrics.curves import score_of_power
 from wsss.refiners.base import find_refiner
 from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
+from wsss.training.processes import is_main_process, num_processes, own_share, wait_for_everyone
 
 CHOSEN: Final = "chosen_score.json"
 
@@ -44,12 +46,14 @@ def activate(
     workspace: Workspace,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write the maps of all training images; stop the run where they have collapsed."""
+    """Write the maps of all training images, each process its share; stop where they have collapsed."""
     assert recipe.method is not None
     dataset = WithoutMasks(workspace.dataset)
     method = trained_method(recipe, recipe.method, trained, helpers, workspace)
     ids, store = map_ids(recipe, dataset), MapStore(folder / "maps")
     extract(method, dataset, ids, store, recipe.activation, device=workspace.device, progress=progress)
+    if not is_main_process():
+        return {}
     train_ids = training_ids(dataset, recipe.data.train_split)
     note = check_written_maps(store, train_ids, dataset.class_names, workspace.folder(trained))
     if note is not None:
@@ -65,19 +69,26 @@ def write_word_maps(
     workspace: Workspace,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write the visual words of the images whose maps are scored."""
+    """Write the visual words of the images whose maps are scored, each process its share."""
     section = recipe.method
     assert section is not None
     dataset = WithoutMasks(workspace.dataset)
-    return write_words(
+    write = partial(
+        write_words,
         trained_method(recipe, section, trained, helpers, workspace),
         dataset,
-        tagged_ids(dataset, recipe.maps_split),
-        folder / "words",
+        folder=folder / "words",
         num_words=section.num_words,
         device=workspace.device,
         progress=progress,
     )
+    ids = tagged_ids(dataset, recipe.maps_split)
+    if num_processes() > 1:
+        write(own_share(ids))
+        wait_for_everyone()
+        if not is_main_process():
+            return {}
+    return write(ids)  # of several processes the first counts the words that all have found
 
 
 def refine(
@@ -96,6 +107,8 @@ def refine(
     train_ids, device = training_ids(dataset, recipe.data.train_split), workspace.device
     refiner.fit(dataset, train_ids, given, folder / "fit", seed=seed, device=device, progress=progress)
     refine_images(refiner, dataset, ids, given, store, device=device, progress=progress)
+    if not is_main_process():
+        return {}
     note = check_refined_maps(store, train_ids, dataset.class_names, section.short_name)
     if note is not None:
         workspace.listener.note(note)

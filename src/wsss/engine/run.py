@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from wsss.data import ScenesConfig
 from wsss.engine import provenance
 from wsss.engine.plan import plan, until_stage
 from wsss.engine.recipe import Recipe, load_recipe
+from wsss.engine.run_files import RunDocument, ScoresDocument, read_document
 from wsss.engine.saliency_work import folder_digest
 from wsss.engine.stages import Listener, Silence, Stage, Workspace, complete, stage_record
 from wsss.errors import StageError
@@ -41,6 +43,28 @@ class RunResult:
 
     folder: Path
     scores: Mapping[str, Any]
+
+    def miou(self) -> Iterator[tuple[str, str, float]]:
+        """Scored stage, who chose the background score, and mIoU in percent."""
+        for stage, scores in self.scores.items():
+            for entry in scores["entries"]:
+                yield stage, str(entry["background_score_source"]), 100 * float(entry["miou"])
+
+    def __repr__(self) -> str:
+        texts = [
+            f"{stage} {value:.1f}" + ("" if source == "none" else f" ({source})")
+            for stage, source, value in self.miou()
+        ]
+        return f"RunResult({self.folder.as_posix()!r}, mIoU %: {', '.join(texts) or 'not scored'})"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the folder and a table of mIoU."""
+        rows = "".join(
+            f"<tr><td>{escape(stage)}</td><td>{escape(source)}</td><td>{value:.1f}</td></tr>"
+            for stage, source, value in self.miou()
+        )
+        head = "<tr><th>stage</th><th>background score</th><th>mIoU %</th></tr>"
+        return f"<table><caption>{escape(self.folder.as_posix())}</caption>{head}{rows}</table>"
 
 
 def run(
@@ -91,15 +115,14 @@ def read_run(folder: Path | str) -> dict[str, Any]:
     """The `run.json` of a finished run.
 
     Raises:
-        StageError: the folder holds no finished run.
+        StageError: the folder holds no finished run, or its record is damaged.
     """
     path = Path(folder) / "run.json"
     if not path.is_file():
         raise StageError(
             f"{folder} holds no finished run (no run.json). Run its recipe again, or name a run folder."
         )
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+    return read_document(path, RunDocument, "Run the recipe again to write it anew.")
 
 
 def read_scores(folder: Path | str, stage: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -109,8 +132,9 @@ def read_scores(folder: Path | str, stage: Mapping[str, Any]) -> dict[str, Any] 
     path = (Path(folder) / str(stage["scores"])).resolve()
     if not path.is_file():
         raise StageError(f"Scores {path.name} of {folder} are missing. Run the recipe again.")
-    scores: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return scores
+    return read_document(
+        path, ScoresDocument, f"Delete the folder {path.parent.name} and run the recipe again."
+    )
 
 
 def _scores(records: Mapping[Stage, Mapping[str, Any]], workspace: Workspace) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from wsss.layers import text_matching as matching
 from wsss.layers.bottleneck_head import INITIAL_STD, BottleneckHead
 from wsss.layers.cam_backbone import cam_backbone, freeze_batch_norm_affine
 from wsss.layers.class_texts import BackgroundTexts
+from wsss.layers.pair_count import mean_over_pairs, sum_over_pairs, total_pairs
 from wsss.layers.statistics import STATISTICS, Statistics
 from wsss.layers.text_matching import Pairs
 from wsss.layers.text_tables import TextTables
@@ -276,25 +277,29 @@ class Clims(Method):
         """
         maps = self._probabilities(self.class_logits(batch.images))  # (B, K, h, w)
         pairs = matching.positive_pairs(batch.image_labels)
+        total = total_pairs(len(pairs), maps.device)  # every process counts, one without pairs too
         weights = self._weights()
         if not len(pairs):
             losses = {name: 0 * maps.sum() for name in weights}
         elif not weights:
             losses = {}
         elif self.config.evaluator == "teacher":
-            losses = self._matching(batch.images, maps, pairs, weights)
+            losses = self._matching(batch.images, maps, pairs, weights, total)
         else:
-            losses = self._classification(batch.images, maps, pairs)
+            losses = self._classification(batch.images, maps, pairs, total)
         if self.config.reg_weight:
             losses["REG"] = self.config.reg_weight * maps.mean()
         return losses
 
-    def background_suppression(self, similarity: Tensor, column: Tensor) -> Tensor:
+    def background_suppression(
+        self, similarity: Tensor, column: Tensor, total: Tensor | None = None
+    ) -> Tensor:
         """CBS without its weight.
 
         Args:
             similarity: cosines of the insides of P maps with all background texts; (P, T).
             column: class of each pair, 0…K-1; (P,).
+            total: pairs of all processes; None: these are all.
         """
         config, listed = self.config, self.tables.listed[column]  # (P, T)
         costs = listed
@@ -305,8 +310,8 @@ class Clims(Method):
         if config.cbs_texts_reduction == "mean":
             penalty = penalty / listed.sum(dim=1).clamp(min=1)
         if config.cbs_reduction == "per_pair":
-            return penalty.mean() * config.reference_pairs
-        return penalty.sum()
+            return mean_over_pairs(penalty, total) * config.reference_pairs
+        return sum_over_pairs(penalty)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return torch.sigmoid(logits.float() - self.config.logit_offset)
@@ -320,9 +325,9 @@ class Clims(Method):
         return {name: weight for name, weight in weights.items() if weight}
 
     def _matching(
-        self, images: Tensor, maps: Tensor, pairs: Pairs, weights: Mapping[str, float]
+        self, images: Tensor, maps: Tensor, pairs: Pairs, weights: Mapping[str, float], total: Tensor
     ) -> dict[str, Tensor]:
-        """The teacher's terms."""
+        """The teacher's terms; `total` is the number of pairs of all processes."""
         teacher = self.frozen.teacher
         if teacher is None:
             raise RecipeError("CLIMS trains with an image-text teacher; pass `Frozen(teacher=...)`.")
@@ -341,10 +346,10 @@ class Clims(Method):
         with matching.full_precision(features.device):
             units = torch.split(matching.unit(features), len(pairs))
             seen = dict(zip(regions, units, strict=True))
-            return self._terms(seen, pairs, weights)
+            return self._terms(seen, pairs, weights, total)
 
     def _terms(
-        self, seen: Mapping[str, Tensor], pairs: Pairs, weights: Mapping[str, float]
+        self, seen: Mapping[str, Tensor], pairs: Pairs, weights: Mapping[str, float], total: Tensor
     ) -> dict[str, Tensor]:
         """Weighted terms from unit features (P, E) of the regions `inside` and `outside`."""
         assert self.frozen.teacher is not None
@@ -353,16 +358,18 @@ class Clims(Method):
         mapping, losses = self.config.similarity, {}
         if "OTM" in weights:
             similarity = (seen["inside"] * texts).sum(dim=1)
-            losses["OTM"] = weights["OTM"] * (of_class * matching.attraction(similarity, mapping)).mean()
+            costs = of_class * matching.attraction(similarity, mapping)
+            losses["OTM"] = weights["OTM"] * mean_over_pairs(costs, total)
         if "BTM" in weights:
             similarity = (seen["outside"] * texts).sum(dim=1)
-            losses["BTM"] = weights["BTM"] * (of_class * matching.repulsion(similarity, mapping)).mean()
+            costs = of_class * matching.repulsion(similarity, mapping)
+            losses["BTM"] = weights["BTM"] * mean_over_pairs(costs, total)
         if "CBS" in weights:
             similarity = seen["inside"] @ backgrounds.T  # (P, T)
-            losses["CBS"] = weights["CBS"] * self.background_suppression(similarity, pairs.column)
+            losses["CBS"] = weights["CBS"] * self.background_suppression(similarity, pairs.column, total)
         return losses
 
-    def _classification(self, images: Tensor, maps: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    def _classification(self, images: Tensor, maps: Tensor, pairs: Pairs, total: Tensor) -> dict[str, Tensor]:
         """The tag classifier's term: the inside of the map of class k must look like class k."""
         classifier = self.frozen.tag_classifier
         if classifier is None:
@@ -372,7 +379,7 @@ class Clims(Method):
         logits = classifier(matching.region_images(images.float()[pairs.image], pair_maps))  # (P, K)
         with matching.full_precision(logits.device):
             of_class = logits.float().gather(1, pairs.column[:, None])
-            return {"CLS": self.config.cls_weight * -F.logsigmoid(of_class).mean()}
+            return {"CLS": self.config.cls_weight * -mean_over_pairs(F.logsigmoid(of_class), total)}
 
     def _add_texts(self) -> None:
         """Constants that depend on the classes' texts; in no `state_dict`."""

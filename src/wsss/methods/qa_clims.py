@@ -29,6 +29,7 @@ from wsss.errors import DataError, RecipeError
 from wsss.layers import region_contrast
 from wsss.layers import text_matching as matching
 from wsss.layers.cam_backbone import cam_backbone
+from wsss.layers.pair_count import mean_over_pairs, sum_over_pairs, total_pairs
 from wsss.layers.statistics import STATISTICS
 from wsss.layers.text_matching import Pairs
 from wsss.methods._qa_clims_config import QaClimsConfig
@@ -201,6 +202,7 @@ class QaClims(Method):
     def _contrasts(self, batch: Batch, maps: Tensor) -> dict[str, Tensor]:
         """The teacher's terms; none where no pair takes part."""
         pairs, rows = self._pairs_with_texts(batch)
+        total = total_pairs(len(pairs), maps.device)  # every process counts, one without pairs too
         if not len(pairs):
             return {}
         inside, outside = self._regions(batch.images, maps, pairs)
@@ -216,26 +218,26 @@ class QaClims(Method):
                 self.config.foreground_mixing,
                 unit_length=self.config.foreground_unit_length,
             )
-            return self._terms(inside, outside, own, backgrounds, valid)
+            costs = self._costs(inside, outside, own, backgrounds, valid)
+            weights = {"FRC": self.config.frc_weight, "BRC": self.config.brc_weight}
+            return {name: weights[name] * self._reduced(cost, total) for name, cost in costs.items()}
 
-    def _terms(
+    def _costs(
         self, inside: Tensor, outside: Tensor, own: Tensor, backgrounds: Tensor, valid: Tensor
     ) -> dict[str, Tensor]:
-        """Weighted terms from unit features (P, E) of both regions and the pairs' texts."""
-        config, losses = self.config, {}
+        """FRC and BRC of each pair (P,), from unit features (P, E) of both regions and the pairs' texts."""
+        config, costs = self.config, {}
         if config.frc_weight:
             similar = torch.einsum("pe,pge->pg", inside, backgrounds)
-            frc = region_contrast.foreground_contrast(
+            costs["FRC"] = region_contrast.foreground_contrast(
                 (inside * own).sum(dim=1), similar, valid, config.temperature
             )
-            losses["FRC"] = config.frc_weight * self._reduced(frc)
         if config.brc_weight:
             similar = torch.einsum("pe,pge->pg", outside, backgrounds)
-            brc = region_contrast.background_contrast(
+            costs["BRC"] = region_contrast.background_contrast(
                 similar, valid, (outside * own).sum(dim=1), config.temperature, config.brc_positive
             )
-            losses["BRC"] = config.brc_weight * self._reduced(brc)
-        return losses
+        return costs
 
     def _pairs_with_texts(self, batch: Batch) -> tuple[Pairs, Tensor]:
         """The batch's pairs that have background texts, and their rows in the table."""
@@ -281,10 +283,10 @@ class QaClims(Method):
             units = matching.unit(features)  # (2P, E)
         return units[: len(pairs)], units[len(pairs) :]
 
-    def _reduced(self, losses: Tensor) -> Tensor:
+    def _reduced(self, costs: Tensor, total: Tensor) -> Tensor:
         if self.config.pair_reduction == "per_pair":
-            return losses.mean() * self.config.reference_pairs
-        return losses.sum()
+            return mean_over_pairs(costs, total) * self.config.reference_pairs
+        return sum_over_pairs(costs)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return torch.sigmoid(logits.float() - self.config.logit_offset)

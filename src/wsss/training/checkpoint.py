@@ -188,7 +188,9 @@ def _owned(tensor: Tensor) -> Tensor:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders, and needs no such call for a rename
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes writers only
     try:
         os.fsync(descriptor)
     finally:

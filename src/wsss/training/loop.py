@@ -23,9 +23,11 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from wsss.errors import CollapseError, RecipeError, StageError
+from wsss.layers.synced_batch_norm import has_synced_batch_norms, synchronise_batch_norms
 from wsss.training.checkpoint import load_state, pack, remove_leftovers, save_state, unpack
 from wsss.training.config import TrainingConfig as TrainingConfig
 from wsss.training.journal import Interval, Progress, Reporter, means, read_journal
+from wsss.training.processes import connected
 from wsss.training.seeding import (
     capture_random_states,
     derived_seed,
@@ -81,6 +83,9 @@ def train(
     The same call goes on after an interruption, and returns at once (weights loaded) when all is done.
     The network ends on the device it was trained on, in training mode.
 
+    Several processes give what one process gives with batches of the same size, up to rounding: batch norms
+    take their statistics over all processes. Dropout draws other numbers in each of them.
+
     Args:
         trainable: network to train, initialised by the caller in the same way each time.
         batches: where this process's share of every batch comes from.
@@ -100,7 +105,7 @@ def train(
             "`trainable` must be an `nn.Module` with `losses` and `parameter_groups`; "
             f"got {type(trainable).__name__}. Derive it from `nn.Module`."
         )
-    with deterministic_algorithms(config.deterministic):
+    with deterministic_algorithms(config.deterministic), connected():
         run = _Run(trainable, batches, config, Path(work_dir), seed)
         if run.model_path.exists():
             return run.finished()
@@ -132,6 +137,11 @@ class _Losses(nn.Module):
         losses = cast(Trainable, self.trainable).losses(batch)
         if any(loss.requires_grad for loss in losses.values()):
             return losses
+        if has_synced_batch_norms(self):  # the others would wait for this process's backward pass
+            raise StageError(
+                "In several processes, losses need a gradient in every batch where batch norms are live; got "
+                "constants. Return `0 * maps.sum()`, or the like, for a batch without any label."
+            )
         # a batch without any label may give constants; zero gradients keep all processes in step
         zeros = [0.0 * p.sum() for p in self.parameters() if p.requires_grad]
         return losses | {"no_loss": torch.stack(zeros).sum()}
@@ -157,6 +167,8 @@ class _Run:
         )
         self.device = self.accelerator.device
         self.world, self.is_main = self.accelerator.num_processes, self.accelerator.is_main_process
+        if self.world > 1:
+            synchronise_batch_norms(module)
         module.to(self.device)
         if config.channels_last:
             module.to(memory_format=torch.channels_last)

@@ -1,0 +1,185 @@
+r"""Batch norm over the whole batch where several processes each hold a part of it, on any device.
+
+With x of one channel at the n places (images, rows, columns) of all processes together, and the gradient g
+of the loss with respect to the result:
+
+$$ \hat x = \frac{x - \mathrm{mean}\,x}{\sqrt{\mathrm{var}\,x + \epsilon}}, \qquad y = w \hat x + b, \qquad
+   \frac{\partial L}{\partial x} = \frac{w}{\sqrt{\mathrm{var}\,x + \epsilon}}
+   \Bigl( g - \mathrm{mean}\,g - \hat x\,\mathrm{mean}(g \hat x) \Bigr) $$
+
+All means are over the n places. torch's own `SyncBatchNorm` does the same on accelerators only. Every process
+must run the same layers in the same order, forward and backward, or the others wait for it.
+
+Source:
+    Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167. Means and sums of squares of parts are put
+    together as in Chan et al., *Updating Formulae and a Pairwise Algorithm for Computing Sample Variances*,
+    1979.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+from typing_extensions import Self
+
+from wsss.layers.pair_count import group_size
+
+logger = logging.getLogger(__name__)
+
+PLACES: Final = (0, 2, 3)  # of (B, D, h, w), all but the channels
+FOLLOWING: Final = ("drop", "act")  # what norms with an activation run afterwards, in this order
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` whose statistics in training are those of all processes together.
+
+    In evaluation mode (so where it is frozen), and in one process, it is `nn.BatchNorm2d` itself. Processes
+    may hold different numbers of images. Its state has the same names.
+    """
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> Self:
+        """The same norm, synced: it shares the parameters and buffers of `norm`."""
+        with torch.device("meta"):
+            synced = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        synced._parameters.update(norm._parameters)
+        synced._buffers.update(norm._buffers)
+        if _has_activation(norm):
+            synced._modules |= {name: norm.get_submodule(name) for name in FOLLOWING}
+        synced.training = norm.training
+        return synced
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise features (B, D, h, w)."""
+        is_synced = self.training and group_size() > 1
+        features = self._synced(input) if is_synced else super().forward(input)
+        for part in self.children():  # what a norm includes that follows it
+            features = part(features)
+        return features
+
+    def _synced(self, features: Tensor) -> Tensor:
+        self._check_input_dim(features)
+        result: Tensor
+        result, mean, variance, count = _Normalise.apply(features, self.weight, self.bias, self.eps)
+        if self.track_running_stats:
+            self._remember(mean, variance, count)
+        return result
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Move the running statistics, the variance by its unbiased estimate, as `nn.BatchNorm2d` does."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        rate = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        unbiased = variance * (count / (count - 1).clamp(min=1))
+        self.running_mean.lerp_(mean.to(self.running_mean), rate)
+        self.running_var.lerp_(unbiased.to(self.running_var), rate)
+
+
+class _Normalise(torch.autograd.Function):
+    """Normalised features, and mean, biased variance and count of all processes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        values = _wide(features)
+        mean, variance, count = _statistics(values)
+        scale = torch.rsqrt(variance + epsilon)
+        result = (values - _planes(mean)) * _planes(scale)
+        if weight is not None:
+            result = result * _planes(weight)
+        if bias is not None:
+            result = result + _planes(bias)
+        ctx.save_for_backward(features, weight, mean, scale, count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return result.to(features.dtype), mean, variance, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, gradient: Tensor, *_: Any
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        features, weight, mean, scale, count = ctx.saved_tensors
+        slopes = _wide(gradient)
+        normalised = (_wide(features) - _planes(mean)) * _planes(scale)
+        sums = torch.stack([slopes.sum(dim=PLACES), (slopes * normalised).sum(dim=PLACES)])  # (2, D)
+        # of the parameters each process gives its own part: training averages them itself
+        of_bias, of_weight = (
+            own.to(gradient.dtype if weight is None else weight.dtype) for own in sums.clone()
+        )
+        of_features = None
+        if ctx.needs_input_grad[0]:
+            torch.distributed.all_reduce(sums)
+            common, along = sums / count
+            of_features = slopes - _planes(common) - normalised * _planes(along)
+            of_features = of_features * _planes(scale if weight is None else scale * weight)
+            of_features = of_features.to(features.dtype)
+        needs = ctx.needs_input_grad
+        return of_features, of_weight if needs[1] else None, of_bias if needs[2] else None, None
+
+
+def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), biased variance (D,) and count (scalar) of the features (B, D, h, w) of all processes."""
+    channels = values.shape[1]
+    own_count = values.numel() // channels
+    variance, mean = values.new_zeros(channels), values.new_zeros(channels)
+    if own_count:
+        variance, mean = torch.var_mean(values, dim=PLACES, correction=0)
+    own = torch.cat([mean, variance, mean.new_tensor([own_count])])  # (2 D + 1,)
+    parts = [torch.empty_like(own) for _ in range(group_size())]
+    torch.distributed.all_gather(parts, own)
+    means, variances, counts = torch.split(torch.stack(parts), [channels, channels, 1], dim=1)
+    count = counts.sum()
+    shares = counts / count  # (N, 1)
+    mean = (shares * means).sum(dim=0)
+    variance = (shares * (variances + (means - mean).square())).sum(dim=0)
+    return mean, variance, count
+
+
+def _planes(values: Tensor) -> Tensor:
+    """(D,) -> (D, 1, 1)."""
+    return values[:, None, None]
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Half-precision numbers as float32; sums of many of them would be too coarse."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def synchronise_batch_norms(module: nn.Module) -> None:
+    """Replace every two-dimensional batch norm inside `module` by a synced one, in place.
+
+    Parameters and buffers stay the same objects, and the names of the state stay the same. Norms that include
+    an activation, as timm's do, are replaced too; other kinds are left alone, with a warning.
+    """
+    replaced: dict[int, SyncedBatchNorm2d] = {}  # one norm may have several places
+    for parent in list(module.modules()):
+        for name, child in parent._modules.items():
+            if not isinstance(child, _BatchNorm) or isinstance(child, SyncedBatchNorm2d):
+                continue
+            if not isinstance(child, nn.BatchNorm2d) or not (
+                type(child) is nn.BatchNorm2d or _has_activation(child)
+            ):
+                logger.warning(
+                    "%s normalises each process's own images; only batch norms of images are synced.",
+                    type(child).__name__,
+                )
+                continue
+            parent._modules[name] = replaced.setdefault(id(child), SyncedBatchNorm2d.of(child))
+
+
+def has_synced_batch_norms(module: nn.Module) -> bool:
+    """Whether training `module` needs every process at every step, forward and backward."""
+    return any(isinstance(part, SyncedBatchNorm2d) and part.training for part in module.modules())
+
+
+def _has_activation(norm: nn.Module) -> bool:
+    return all(isinstance(getattr(norm, name, None), nn.Module) for name in FOLLOWING)
