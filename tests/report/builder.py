@@ -128,6 +128,7 @@ class _Writer:
         for image_id in ids:
             maps = invented_maps(self.dataset, image_id, skill, self.rng)
             store.write(image_id, maps, image_size=maps.size)
+        self._choice(folder)
         if self.run.is_scored:
             scores = self._score_folder(name, score_stage, "train")
             found = score_maps(
@@ -135,6 +136,23 @@ class _Writer:
             )
             (scores / "scores.json").write_text(json.dumps(found))
         return store
+
+    def _choice(self, maps: Path) -> None:
+        """How the background score of some maps was chosen: a folder that run.json does not list."""
+        folder = self.stages / f"choose-score-{maps.name}"
+        folder.mkdir()
+        (folder / "stage.json").write_text(
+            json.dumps({"inputs": [maps.name], "settings": {"split": "train"}})
+        )
+        scores = [step / 100 for step in range(100)]
+        details = {
+            "rule": "colour separation",
+            "images": 12,
+            "background_scores": scores,
+            "agreement": [round(0.9 - (score - AUTOMATIC) ** 2, 6) for score in scores],
+        }
+        document = {"value": AUTOMATIC, "source": "automatic", "details": details}
+        (folder / "chosen_score.json").write_text(json.dumps(document))
 
     def pseudo_masks(self, store: MapStore, ids: tuple[str, ...]) -> None:
         folder = self._stage("pseudo-masks", "Write pseudo masks", 4.0)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from wsss.report.chosen_score import RULES, Choice, choice
 from wsss.report.figures import INK, Line, Mark, Plot, legend, mark_key, plot, swatch
+from wsss.report.gallery import fewer
 from wsss.report.markup import Html, element, together
 from wsss.report.passports import SOURCE_NOTES, stage_title
-from wsss.report.runs import RecipeRuns, Reported
+from wsss.report.runs import RecipeRuns, Reported, StageFolder
 from wsss.training.journal import read_journal
 
 SOURCE_WORDS: Final = {
@@ -75,7 +77,44 @@ def _score_plot(reported: Reported, score_stage: str) -> Html | None:
         Plot(lines, "background score", "mIoU, per cent", description, marks, x_limits=(0.0, 1.0), y_from=0.0)
     )
     caption = element("figcaption", f"{stage_title(score_stage)} on {reported.split(score_stage)}")
-    return element("figure", caption, drawn, class_="wide")
+    return element("figure", caption, drawn, class_="wide over-score")
+
+
+def choice_curves(reported: Reported) -> Html | None:
+    """What chose the automatic scores, over all background scores; nothing where nothing was chosen."""
+    by_folder: dict[Path, tuple[RecipeRuns, StageFolder, Choice]] = {}  # recipes may share maps
+    for entry in fewer(reported.weak):
+        for stage in entry.first.stages:
+            is_maps = stage.name == "activate" or stage.name.startswith("refine-")
+            chosen = choice(entry.first, stage) if is_maps else None
+            if chosen is not None and chosen.rule in RULES:
+                by_folder.setdefault(stage.folder, (entry, stage, chosen))
+    found = list(by_folder.values())
+    if not found:
+        return None
+    lines, marks, told = [], [], []
+    for entry, stage, chosen in found:
+        lines.append(Line(chosen.curve, entry.colour, is_faint=stage.name != "activate"))
+        best = max((y for _, y in chosen.curve), default=0.0)
+        title = stage_title(stage.score_stage or "maps").lower()
+        told.append(f"{entry.label}{'' if title == 'maps' else f', {title}'} {chosen.value:.2f}")
+        marks.append(Mark(chosen.value, best, "automatic", entry.colour, told[-1]))
+    first = found[0][2]
+    note = f"Without any mask, the automatic score is {RULES[first.rule]}, over {first.images:,} images: "
+    note += f"{'; '.join(told)}."
+    content = Plot(
+        lines,
+        "background score",
+        f"{first.rule}, of the best possible",
+        note,
+        marks,
+        x_limits=(0.0, 1.0),
+        y_from=0.0,
+        is_small=True,
+    )
+    caption = element("figcaption", "How the automatic score was chosen")
+    figure = element("figure", caption, plot(content), class_="wide small over-score")
+    return together([element("p", note, class_="note"), figure])
 
 
 def loss_curves(reported: Reported) -> Html | None:

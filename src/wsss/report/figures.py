@@ -73,6 +73,7 @@ class Plot:
         x_limits: ends of the horizontal axis; none: those of the points.
         x_ticks: places on the horizontal axis and what is written there; none: round numbers.
         y_from: lower end of the vertical axis; none: that of the points.
+        y_to: upper end of the vertical axis; none: that of the points.
         is_small: one of several side by side.
     """
 
@@ -84,6 +85,7 @@ class Plot:
     x_limits: tuple[float, float] | None = None
     x_ticks: Mapping[float, str] | None = None
     y_from: float | None = None
+    y_to: float | None = None
     is_small: bool = False
 
 
@@ -100,7 +102,8 @@ def plot(content: Plot) -> Html:
     low_x, high_x = content.x_limits or _span([x for x, _ in points])
     x_ticks = content.x_ticks or _numbered(ticks(low_x, high_x, 4 if content.is_small else 6))
     values = [y for _, y in points] + [mark.y for mark in content.marks]
-    low, high = _span(values if content.y_from is None else [*values, content.y_from])
+    ends = [end for end in (content.y_from, content.y_to) if end is not None]
+    low, high = _span([*values, *ends])
     y_ticks = ticks(low, high, 3 if content.is_small else 5, covers=True)
     low_y, high_y = min(y_ticks[0], low), max(y_ticks[-1], high)
 

@@ -21,6 +21,7 @@ from wsss.report.markup import Html, element, together
 from wsss.report.per_image import image_scores
 from wsss.report.runs import RecipeRuns, Reported
 from wsss.report.tiles import entry_tiles, has_result, tile
+from wsss.types import Sample
 
 MAX_ENTRIES: Final = 4  # more recipes than these would leave no room for pictures
 TILES_SHOWN: Final = 320  # of one gallery; bounds the page's size
@@ -97,8 +98,8 @@ def gallery(shown: Gallery, per_group: int) -> Html | None:
     dataset = shown.reported.dataset
     if dataset is None:
         return None
-    scores = {entry.label: _image_scores(entry, shown.score_stage) for entry in shown.entries}
-    groups = choose(_available(shown, dataset), [scores[entry.label] for entry in shown.judged], per_group)
+    scores = {entry.label: entry_image_scores(entry, shown.score_stage) for entry in shown.entries}
+    groups = choose(available(shown, dataset), [scores[entry.label] for entry in shown.judged], per_group)
     room = max(1, TILES_SHOWN // (2 + len(shown.entries) * len(shown.kinds)))
     chosen = [image_id for _, ids in groups for image_id in ids]
     texts = entry_texts(shown.entries, chosen) if shown.has_training_images else {}
@@ -157,14 +158,15 @@ def from_the_middle(order: Sequence[str]) -> list[str]:
     return [order[place] for place in sorted(range(len(order)), key=lambda place: abs(place - middle))]
 
 
-def _available(shown: Gallery, dataset: Dataset) -> tuple[str, ...]:
+def available(shown: Gallery, dataset: Dataset) -> tuple[str, ...]:
     """Images of the split that have results; those without any class only where there are no others."""
     entry, kind = shown.judged[-1], "maps" if "maps" in shown.kinds else "predictions"
     found = tuple(image_id for image_id in dataset.ids(shown.split) if has_result(entry, kind, image_id))
     return tuple(image_id for image_id in found if dataset.image_labels(image_id).any()) or found
 
 
-def _image_scores(entry: RecipeRuns, score_stage: str) -> Mapping[str, float]:
+def entry_image_scores(entry: RecipeRuns, score_stage: str) -> Mapping[str, float]:
+    """IoU of single images at the automatic background score, or the masks' own; empty if unscored."""
     stage = entry.first.scored(score_stage)
     if stage is None or stage.score_folder is None:
         return {}
@@ -195,12 +197,7 @@ def _example(
         sample = dataset.sample(image_id, with_mask=dataset.has_masks(shown.split))
     except WsssError as error:
         return element("p", f"{image_id} can't be shown: {error}", class_="note")
-    present = (np.flatnonzero(sample.image_labels) + 1).tolist()
-    names = [shown.reported.class_names[class_id] for class_id in present]
-    tags = [
-        element("li", element("i", style=f"background:{class_colour(c)}"), name, class_="key class")
-        for c, name in zip(present, names, strict=True)
-    ]
+    names = [shown.reported.class_names[class_id] for class_id in _present(sample)]
     numbers = [
         element("li", f"{entry.label} ", element("b", f"{100 * scores[entry.label][image_id]:.0f}"))
         for entry in shown.entries
@@ -212,12 +209,45 @@ def _example(
             tiles += entry_tiles(entry, kind, image_id, sample.image)
     if sample.mask is not None:
         tiles.append(tile("truth", mask_picture(sample.image, sample.mask), "true mask"))
+    said = text_blocks(shown.reported, texts, image_id, names)
+    return example(shown.reported, sample, tiles, numbers=numbers, below=said)
+
+
+def example(
+    reported: Reported,
+    sample: Sample,
+    tiles: Sequence[Html],
+    *,
+    numbers: Sequence[Html] = (),
+    below: Html | None = None,
+) -> Html:
+    """One image on the page: its tags, its pictures side by side, and what is said about it.
+
+    Args:
+        reported: what the page speaks of.
+        sample: the image.
+        tiles: the pictures.
+        numbers: list items with its scores.
+        below: stands under the pictures.
+    """
+    tags = [
+        element(
+            "li",
+            element("i", style=f"background:{class_colour(c)}"),
+            reported.class_names[c],
+            class_="key class",
+        )
+        for c in _present(sample)
+    ]
     header = element(
         "header",
         element("ul", *(tags or [element("li", "no tag")]), aria_label="Tags"),
         element("ul", *numbers, class_="ious", aria_label="IoU of this image") if numbers else None,
-        element("code", image_id),
+        element("code", sample.image_id),
     )
     pictures = element("div", *tiles, class_="tiles")
-    said = text_blocks(shown.reported, texts, image_id, names)
-    return element("article", header, pictures, said, class_="example", data_image=image_id)
+    return element("article", header, pictures, below, class_="example", data_image=sample.image_id)
+
+
+def _present(sample: Sample) -> list[int]:
+    return [int(index) + 1 for index in np.flatnonzero(sample.image_labels)]

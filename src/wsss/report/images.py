@@ -37,9 +37,10 @@ COLOURS: Final = (
 
 UNSURE: Final = (255, 255, 255)  # pixels of value 255
 SMALL_SIDE: Final = 150  # smaller pictures are doubled, so that edges stay sharp on dense screens
-LARGE_SIDE: Final = 220  # larger pictures are reduced to this
+LARGE_SIDE: Final = 320  # larger pictures are reduced to this; they are shown enlarged on demand
 MAP_STRENGTH: Final = 0.92  # share of the class's colour where a score is 1
 MASK_STRENGTH: Final = 0.72
+POINT_REACH: Final = 2  # of a marked point to each side, in shown pixels
 
 
 def class_colour(class_id: int) -> str:
@@ -115,6 +116,22 @@ def mask_picture(image: Picture, mask: npt.NDArray[np.uint8]) -> Picture:
     return picture
 
 
+def pale_picture(image: Picture) -> Picture:
+    """The pale grey copy of the photograph that maps and masks lie on, at the size of the page."""
+    return _pale(thumbnail(image)).astype(np.uint8)
+
+
+def mask_layer(mask: npt.NDArray[np.uint8]) -> str:
+    """A mask (H, W) as a PNG data URI of its own size: classes in their colours, background transparent."""
+    shown = np.zeros((*mask.shape, 4), dtype=np.uint8)
+    for class_id in np.unique(mask).tolist():
+        if class_id != BACKGROUND:
+            shown[mask == class_id] = (*_rgb(class_id), 255)
+    stream = io.BytesIO()
+    Image.fromarray(shown).save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
 def saliency_picture(saliency: npt.NDArray[np.uint8]) -> Picture:
     """Saliency (H, W), 0-255, as grey levels: white stands out."""
     shown = _resized(saliency, shown_size(*saliency.shape), Image.Resampling.BILINEAR)
@@ -130,6 +147,28 @@ def words_picture(words: npt.NDArray[np.int64]) -> Picture:
         places.reshape(shown.shape)
     ]
     return picture
+
+
+def pointed_picture(
+    image: Picture, points: Sequence[tuple[int, int]], colours: Sequence[tuple[int, int, int]]
+) -> Picture:
+    """The photograph with a square in a black frame at each point.
+
+    Args:
+        image: (H, W, 3).
+        points: (row, column), in pixels of the image.
+        colours: RGB of each point.
+    """
+    shown: Picture = thumbnail(image).copy()
+    for (row, column), colour in zip(points, colours, strict=True):
+        centre = [
+            int((at + 0.5) * length / whole)
+            for at, length, whole in zip((row, column), shown.shape, image.shape, strict=False)
+        ]
+        for reach, paint in ((POINT_REACH + 1, (0, 0, 0)), (POINT_REACH, colour)):
+            rows, columns = (slice(max(0, at - reach), at + reach + 1) for at in centre)
+            shown[rows, columns] = paint
+    return shown
 
 
 def data_uri(picture: Picture, quality: int = 80) -> str:

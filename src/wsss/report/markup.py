@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable
 from typing import Final
 
-VOID: Final = frozenset({"img", "meta", "br", "hr", "link"})
+VOID: Final = frozenset({"img", "meta", "br", "hr", "link", "input"})
 
 
 class Html(str):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from wsss.engine.publish import rows_of
-from wsss.report.markup import Html, details, element, table
+from wsss.engine.passport import Passport, passports_of
+from wsss.engine.protocol import run_differences
+from wsss.report.markup import Html, details, element, table, together
 from wsss.report.runs import RecipeRuns, Reported, ReportedRun
 
 STAGE_TITLES = {
@@ -13,6 +15,7 @@ STAGE_TITLES = {
     "words": "Word labels",
     "pseudo_masks": "Pseudo masks",
     "segmentation": "Segmentation",
+    "segmentation_crf": "Segmentation + CRF",
 }
 
 SOURCE_NOTES = {
@@ -32,23 +35,25 @@ def stage_title(score_stage: str) -> str:
 
 def passport(entry: RecipeRuns, score_stage: str, source: str) -> str:
     """Where a number comes from, in one paragraph."""
-    run = entry.first
     source = entry.source(score_stage, source)
-    row = _row(run, score_stage, source)
-    scores = ", ".join(score for score in background_scores(entry, score_stage, source) if score)
+    title = f"{entry.label}: {stage_title(score_stage)}, mIoU"
+    found = _passport(entry.first, score_stage, source)
+    if found is None:
+        return title
+    scores = ", ".join(background_scores(entry, score_stage, source))
     score = f" {scores}" if scores else ""
     parts = [
-        f"{entry.label}: {stage_title(score_stage)}, mIoU",
-        f"split {row.get('split', '')} of {run.record['data']['name']} ({row.get('data_version', '')})",
+        title,
+        f"split {found.split} of {found.data} ({found.data_version}), {found.images:,} images",
         SOURCE_NOTES["none"]
         if source == "none"
         else f"background score{score}, {source}: {SOURCE_NOTES[source]}",
-        f"supervision {row.get('supervision', '')}",
-        f"scales {row.get('scales', '') or '–'}, flip {row.get('flip', '')}, CRF {row.get('crf', '')}",
+        f"supervision {found.supervision}",
+        f"scales {_scales(found)}, flip {_yes(found.flip)}, CRF {_crf(found)}",
         "seeds " + ", ".join(str(item.seed) for item in entry.runs),
-        f"weights {short_weights(row.get('weights_sha256', ''))}",
-        f"commit {row.get('commit', '')}",
-        f"{row.get('minutes', '')} minutes on {row.get('hardware', '')}",
+        f"weights {short_weights(found.weights)}",
+        f"commit {found.commit}",
+        f"{found.minutes:.1f} minutes on {found.hardware}",
     ]
     return " · ".join(parts)
 
@@ -68,48 +73,90 @@ def background_scores(entry: RecipeRuns, score_stage: str, source: str) -> list[
 def passports(reported: Reported) -> Html:
     """All mIoU numbers of all runs with everything that stands behind them, to unfold."""
     head = (
-        *("run", "stage", "split", "background score", "mIoU", "supervision", "CRF", "scales", "flip"),
+        *(
+            "run",
+            "stage",
+            "split",
+            "images",
+            "background score",
+            "mIoU",
+            "supervision",
+            "CRF",
+            "scales",
+            "flip",
+        ),
         *("weights", "data", "commit", "minutes", "hardware"),
     )
     rows = [
-        _passport_row(run, row)
+        _passport_row(run, found)
         for entry in reported.entries
         for run in entry.runs
-        for row in rows_of(run.finished)
-        if row["metric"] == "miou"
+        for found in passports_of(run.finished)
     ]
     return details(
         "Number passports: what stands behind each number",
         element(
             "p",
-            "One row per number and seed. Weights and data are given by the first digits of their sha256.",
+            "One row per number and seed. Weights and data are given by the first digits of their sha256. "
+            "CRF: a dense CRF had a hand in maps or labels, or refined what a network found.",
             class_="note",
         ),
         table(head, rows, class_="fine"),
     )
 
 
-def short_weights(weights: str) -> str:
-    """`teacher:<sha256>` with the digest's first eight digits."""
-    pairs = [word.partition(":") for word in weights.split()]
-    return ", ".join(f"{name} {digest[:8]}" for name, _, digest in pairs) or "none"
+def mixing_note(reported: Reported) -> Html | None:
+    """How the runs were not measured alike, for a place above their numbers; None where they were."""
+    found = run_differences([run.finished for entry in reported.entries for run in entry.runs])
+    if not found:
+        return None
+    return together(
+        [
+            element(
+                "p",
+                element("b", "These runs were not measured alike, so their numbers mean different things. "),
+                "A difference between two of them may come from how they were tested. They differ in:",
+            ),
+            element("ul", *(element("li", str(difference)) for difference in found)),
+        ]
+    )
 
 
-def _passport_row(run: ReportedRun, row: Mapping[str, str]) -> list[object]:
-    stage = run.scored(row["stage"])
-    scored = stage.entry(row["background_score_source"]) if stage else None
-    level = scored.get("background_score") if scored else None
-    source = row["background_score_source"] + ("" if level is None else f" {level:.2f}")
+def short_weights(weights: str | Mapping[str, str]) -> str:
+    """Each weight file by its role and the first eight digits of its sha256, also from `role:<sha256> …`."""
+    if isinstance(weights, str):
+        weights = dict(re.findall(r"([^\s:][^:]*):(\S+)", weights))  # roles may be several words
+    return ", ".join(f"{name} {digest[:8]}" for name, digest in weights.items()) or "none"
+
+
+def _passport_row(run: ReportedRun, found: Passport) -> list[object]:
+    stage = run.scored(found.stage)
+    scored = stage.entry(found.background_score_source) if stage else None
+    level = found.background_score
+    source = found.background_score_source + ("" if level is None else f" {level:.2f}")
+    value = f"{100 * scored['miou']:.2f}" if scored else "–"
     return [
-        *(row["run"], stage_title(row["stage"]), row["split"], source, row["value"], row["supervision"]),
-        *(row["crf"], row["scales"], row["flip"], short_weights(row["weights_sha256"]), row["data_version"]),
-        *(row["commit"], row["minutes"], row["hardware"]),
+        *(found.run, stage_title(found.stage), found.split, f"{found.images:,}", source, value),
+        *(found.supervision, _crf(found), _scales(found), _yes(found.flip), short_weights(found.weights)),
+        *(found.data_version, found.commit, f"{found.minutes:.1f}", found.hardware),
     ]
 
 
-def _row(run: ReportedRun, score_stage: str, source: str) -> Mapping[str, str]:
-    wanted = (score_stage, "miou", source)
-    rows = rows_of(run.finished)
-    return next(
-        (row for row in rows if (row["stage"], row["metric"], row["background_score_source"]) == wanted), {}
-    )
+def _passport(run: ReportedRun, score_stage: str, source: str) -> Passport | None:
+    wanted = (score_stage, source)
+    found = (p for p in passports_of(run.finished) if (p.stage, p.background_score_source) == wanted)
+    return next(found, None)
+
+
+def _crf(found: Passport) -> str:
+    if found.test_crf:
+        return "yes, labels and predictions" if found.crf else "yes, predictions"
+    return "yes" if found.crf else "no"
+
+
+def _scales(found: Passport) -> str:
+    return " ".join(f"{scale:g}" for scale in found.scales)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsss.engine.compare import summary
 from wsss.engine.publish import read_rows
@@ -44,6 +45,18 @@ class Results:
         """
         return cls(tuple(read_rows(path)))
 
+    @classmethod
+    def of_comparison(cls, comparison: Mapping[str, Any]) -> Results:
+        """The rows of `wsss.engine.compare.Comparison.to_dict()`, one per seed, with all digits."""
+        names = ("recipe", "method", "supervision", "stage", "split", "metric", "background_score_source")
+        return cls(
+            tuple(
+                {**{name: str(row[name]) for name in names}, "seed": str(seed), "value": repr(float(value))}
+                for row in comparison["rows"]
+                for seed, value in row["by_seed"].items()
+            )
+        )
+
     @property
     def recipes(self) -> tuple[str, ...]:
         """Names of the recipes, in the order of the file."""
@@ -81,7 +94,7 @@ class Results:
 
     def paper_value(self, recipe: str, cell: Cell) -> str:
         """The paper's number, or a dash."""
-        values = dict.fromkeys(row["paper_value"] for row in self._matching(recipe, cell))
+        values = dict.fromkeys(row.get("paper_value", "") for row in self._matching(recipe, cell))
         return next((value for value in values if value), "–")
 
     def metrics(self, prefix: str, cell: Cell) -> tuple[str, ...]:

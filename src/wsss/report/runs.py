@@ -20,6 +20,7 @@ from wsss.engine.measurements import FinishedRun, finished_run
 from wsss.engine.run import read_scores
 from wsss.errors import RecipeError, WsssError
 from wsss.methods.base import list_methods
+from wsss.report.labels import recipe_label
 
 SOURCES: Final = ("fixed", "automatic", "oracle", "none")
 """Who chose a background score, in the order of tables."""
@@ -27,7 +28,7 @@ SOURCES: Final = ("fixed", "automatic", "oracle", "none")
 OWN: Final = "own"
 """Stands for the one background score that masks were made with, whoever chose it."""
 
-MASK_STAGES: Final = ("pseudo_masks", "segmentation")
+MASK_STAGES: Final = ("pseudo_masks", "segmentation", "segmentation_crf")
 """Scored stages whose results are masks: they have one score each, maps have one per background score."""
 
 
@@ -291,7 +292,7 @@ def _entries(runs: Sequence[ReportedRun]) -> tuple[RecipeRuns, ...]:
     methods = [group[0].finished.method for group in by_recipe.values()]
     entries: list[RecipeRuns] = []
     for (name, group), method in zip(by_recipe.items(), methods, strict=True):
-        label = method_label(method) if methods.count(method) == 1 else name.rsplit("/", 1)[-1]
+        label = method_label(method) if methods.count(method) == 1 else recipe_label(name)
         if "(oracle)" in str(group[0].record["supervision"]) and "oracle" not in label:
             label += " (oracle)"  # its answers know more than the tags
         colour = -1 if group[0].finished.is_supervised else sum(not entry.is_supervised for entry in entries)

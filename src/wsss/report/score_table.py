@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wsss.engine.passport import by_supervision
 from wsss.report.figures import colour_class, difference_class, signed
 from wsss.report.markup import Html, element, scrolling, together
-from wsss.report.passports import SOURCE_NOTES, background_scores, passport, stage_title
+from wsss.report.passports import SOURCE_NOTES, background_scores, mixing_note, passport, stage_title
 from wsss.report.runs import OWN, RecipeRuns, Reported
 
 PAPER_DATA = "voc"  # the papers' numbers are of PASCAL VOC 2012; beside other data they would mislead
@@ -40,10 +41,16 @@ def score_table(reported: Reported) -> Html:
             class_="note",
         )
     best = {column: _best(reported, column) for column in columns}
-    body = [
-        element("tr", _name(entry), *(_cell(reported, entry, column, best[column]) for column in columns))
-        for entry in reported.entries
-    ]
+    body: list[Html] = []
+    groups = by_supervision(_supervision(entry) for entry in reported.entries)
+    for supervision, words in groups:
+        if len(groups) > 1:
+            body.append(_subhead(f"{supervision}: {words}", len(columns) + 1))
+        body += [
+            element("tr", _name(entry), *(_cell(reported, entry, column, best[column]) for column in columns))
+            for entry in reported.entries
+            if _supervision(entry) == supervision
+        ]
     shown = element(
         "table",
         element(
@@ -55,7 +62,17 @@ def score_table(reported: Reported) -> Html:
         element("tbody", *body, *_gain_row(reported, columns)),
         class_="scores",
     )
-    return together([scrolling(shown, "Scores"), _notes(columns, reported.baseline_and_last is not None)])
+    notes = _notes(columns, reported.baseline_and_last is not None)
+    return together([mixing_note(reported), scrolling(shown, "Scores"), notes])
+
+
+def _supervision(entry: RecipeRuns) -> str:
+    return str(entry.first.record["supervision"])
+
+
+def _subhead(words: str, columns: int) -> Html:
+    """A row above the recipes of one supervision."""
+    return element("tr", element("th", words, colspan=str(columns), scope="rowgroup", class_="group"))
 
 
 def _columns(reported: Reported) -> list[Column]:

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import yaml
 
+from wsss.report.chosen_score import background_choice
 from wsss.report.figures import difference_class, signed
 from wsss.report.markup import Html, details, element, table, together
-from wsss.report.passports import background_scores, short_weights, stage_title
+from wsss.report.passports import short_weights, stage_title
 from wsss.report.runs import OWN, RecipeRuns, Reported, ReportedRun
 from wsss.training.journal import duration
 
@@ -222,7 +223,6 @@ def _run_row(entry: RecipeRuns) -> list[object]:
     run = entry.first
     record = run.record
     about = record["recipe"].get("about") or {}
-    chosen = ", ".join(background_scores(entry, "maps", "automatic")) or "–"
     minutes = [sum(stage.seconds for stage in item.stages) / 60 for item in entry.runs]
     weights = " ".join(f"{name}:{digest}" for name, digest in sorted(record["weights"].items()))
     return [
@@ -230,7 +230,7 @@ def _run_row(entry: RecipeRuns) -> list[object]:
         about.get("title") or entry.label,
         record["supervision"],
         ", ".join(str(item.seed) for item in entry.runs),
-        f"automatic {chosen}" if chosen != "–" else "–",
+        background_choice(entry),
         short_weights(weights),
         f"{sum(minutes) / len(minutes):.1f}" + (" per seed" if len(minutes) > 1 else ""),
         record["hardware"],

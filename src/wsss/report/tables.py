@@ -22,13 +22,18 @@ from wsss.checks import nearest
 from wsss.errors import DataError
 from wsss.report.ablation_tables import ABLATIONS, MAPS
 from wsss.report.boundary_tables import boundaries, confusions
+from wsss.report.labels import recipe_label
 from wsss.report.markdown_table import markdown
+from wsss.report.paper_tables import PAPER_VIEWS, exhibit_markdown
 from wsss.report.refinement_tables import is_refined, photographs, refinement
 from wsss.report.result_rows import Cell, Results
 from wsss.training.checkpoint import write_atomically
 
 BLOCK: Final = re.compile(r"(<!-- results:([\w/-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 """A place for a table: opening marker, name, table, closing marker."""
+
+PAPER: Final = "paper/"
+"""What names of tables of the papers begin with in markers."""
 
 PARTS: Final = ("/eps", "/vwe")
 """Recipes that are parts of a method; they have tables of their own."""
@@ -39,6 +44,7 @@ STAGES: Final = {
     "maps, *oracle*": MAPS,
     "pseudo masks": Cell("pseudo_masks"),
     "segmentation": Cell("segmentation"),
+    "segmentation + CRF": Cell("segmentation_crf"),
 }
 
 
@@ -60,12 +66,15 @@ def results_markdown(results_csv: Path | str, view: str = "stages") -> str:
 
 
 def table_named(name: str, results_folder: Path | str) -> str:
-    """The table of a marker: `scenes` (stages), `scenes-losses`, `ablation`, `benchmarks` and so on.
+    """The table of a marker: `scenes` (stages), `scenes-losses`, `paper/clims-table3`, `benchmarks`, ….
 
     Raises:
         DataError: no such table.
+        RecipeError: no such table of a paper.
     """
     folder = Path(results_folder)
+    if name.startswith(PAPER):
+        return exhibit_markdown(name.removeprefix(PAPER), folder)
     if name == "benchmarks":
         return results_markdown(folder / "benchmarks.csv", "benchmarks")
     if name == "refine-photographs":
@@ -177,6 +186,7 @@ VIEWS: Final[Mapping[str, Callable[[Results], str]]] = {
     "boundaries": boundaries,
     "confusions": confusions,
     "refinement": refinement,
+    **PAPER_VIEWS,
 }
 
 
@@ -207,7 +217,7 @@ def _label(results: Results, recipe: str) -> str:
     if method == "supervised":
         return "fully supervised"
     same = [other for other in _main_recipes(results) if _method(results, other) == method]
-    name = method.replace("_", "-").upper() if len(same) < 2 else recipe.rsplit("/", 1)[-1]
+    name = method.replace("_", "-").upper() if len(same) < 2 else recipe_label(recipe)
     return f"{name} (I+S)" if _sees_saliency(results, recipe) else name
 
 
