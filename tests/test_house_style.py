@@ -18,7 +18,7 @@ LAYERS = (
     {"methods"},
     {"activation", "refiners", "segmentation"},
     {"engine"},
-    {"export", "report", "cli"},
+    {"export", "report", "doctor", "cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "legacy", "util", "helper"}

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from tiny_recipe import CAM_RECIPE, clims_recipe, random_teacher, write_recipe
+from wsss.engine import segmentation_work
+from wsss.engine.fingerprint import fingerprint
 from wsss.engine.plan import plan, until_stage
 from wsss.engine.recipe import load_recipe
 from wsss.engine.stages import Silence, Stage, Workspace
 from wsss.errors import RecipeError, WeightsError
+from wsss.segmentation import SegmentationConfig
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,7 @@ AFTER_PSEUDO = {"train-segmentation", "predict", "score-segmentation"}
     ("override", "redone"),
     [
         ("segmentation.test_flip=false", {"predict", "score-segmentation"}),
+        ("segmentation.dense_crf=deeplab", {"predict-crf", "score-segmentation_crf"}),
         ("segmentation.training.epochs=3", AFTER_PSEUDO),
         ("pseudo_masks.unsure_margin=0.1", {"pseudo-masks", "score-pseudo_masks", *AFTER_PSEUDO}),
         ("activation.flip=false", {"activate", *AFTER_MAPS, *AFTER_PSEUDO}),
@@ -102,6 +106,42 @@ def test_the_twin_trains_the_same_network_on_other_targets(files):
     twin = planned(files["cam"], "method=null", "segmentation.target=masks")["train-segmentation"]
     weak = planned(files["cam"])["train-segmentation"]
     assert {**twin.settings, "target": None} == {**weak.settings, "target": None}
+
+
+def test_masks_with_a_dense_crf_stand_beside_those_without(files):
+    with_crf = planned(files["cam"], "segmentation.dense_crf=deeplab")
+    assert list(with_crf)[-4:] == ["predict", "score-segmentation", "predict-crf", "score-segmentation_crf"]
+    other = planned(files["cam"], "segmentation.dense_crf={iterations: 3}")
+    redone = {name for name in other if other[name].fingerprint != with_crf[name].fingerprint}
+    assert redone == {"predict-crf", "score-segmentation_crf"}
+    assert with_crf["predict-crf"].inputs[0] is with_crf["train-segmentation"]
+    ends = until_stage(tuple(with_crf.values()), "predict")
+    assert ends[-1].name == "score-segmentation"
+
+
+@pytest.mark.parametrize("network", ["v1-vgg", "v2-vgg", "v1-resnet"])
+def test_other_networks_of_smvwe_are_trained_on_its_own_pseudo_masks(network):
+    smvwe, other = planned(Path("scenes/smvwe")), planned(Path(f"scenes/smvwe-{network}"))
+    assert list(smvwe) == list(other)
+    redone = {name for name in other if other[name].fingerprint != smvwe[name].fingerprint}
+    assert redone == AFTER_PSEUDO
+    ours, theirs = (s["train-segmentation"].settings["training"] for s in (other, smvwe))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("preset", "trained", "predicted"),
+    [
+        ("scenes", "29b0aa93a971ef3a", "190cbdd23378ff2b"),
+        ("voc12", "9d2c9616d904574c", "84e292a8154181f5"),
+    ],
+)
+def test_settings_of_finished_networks_keep_their_fingerprints(preset, trained, predicted):
+    config = SegmentationConfig(preset=preset)
+    settings = segmentation_work.training_settings(config)
+    assert fingerprint("train-segmentation", settings, (), seed=0, version=1) == trained
+    settings = segmentation_work.prediction_settings(config)
+    assert fingerprint("predict", settings, (), seed=None, version=1) == predicted
 
 
 def test_until_ends_with_the_scoring_of_the_named_stage(files):

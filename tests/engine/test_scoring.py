@@ -12,13 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from tiny_recipe import CAM_RECIPE, Recorder, write_recipe
-from wsss.data.masks_png import write_mask
+from tiny_recipe import CAM_RECIPE, Recorder, training, write_recipe
+from wsss.cli import tables
+from wsss.data import open_dataset
+from wsss.data.masks_png import read_mask, write_mask
 from wsss.engine import scoring
+from wsss.engine.compare import compare_runs
+from wsss.engine.measurements import finished_run
 from wsss.engine.plan import plan
 from wsss.engine.recipe import Recipe, load_recipe
+from wsss.engine.run import RunResult, read_run, run
 from wsss.engine.stages import Stage, Workspace
 from wsss.errors import DataError
+from wsss.report.runs import read_reported
+from wsss.report.score_table import score_table
 
 SCORED = {"score-maps", "score-pseudo_masks", "score-segmentation"}
 SPLITS = "ImageSets/Segmentation"
@@ -158,3 +165,66 @@ def test_a_split_without_tags_is_said_to_have_none(tree: Path, tmp_path: Path) -
     stages["score-maps"].work(tmp_path, place, lambda done, total, note: None)
     (note,) = place.listener.notes  # type: ignore[attr-defined]
     assert "No image of split val" in note
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A supervised run whose predictions a dense CRF refines."""
+    folder = tmp_path_factory.mktemp("crf")
+    recipe = {key: CAM_RECIPE[key] for key in ("about", "data", "segmentation")}
+    parameters = {"iterations": 2, "appearance_rgb_std": 20}
+    learns = {**training(10), "learning_rate": 1e-2, "steps": None}
+    segmentation = {**CAM_RECIPE["segmentation"], "target": "masks", "dense_crf": parameters}
+    segmentation["training"] = learns
+    path = write_recipe(folder / "full.yaml", recipe, segmentation=segmentation)
+    return run(path, runs=folder / "runs")
+
+
+def masks(result: RunResult, name: str) -> dict[str, np.ndarray]:
+    stage = next(entry for entry in read_run(result.folder)["stages"] if entry["name"] == name)
+    folder = result.folder / stage["folder"] / "predictions"
+    return {path.stem: read_mask(path) for path in sorted(folder.glob("*.png"))}
+
+
+def test_predictions_with_and_without_a_dense_crf_are_kept_and_scored(refined: RunResult) -> None:
+    assert list(refined.scores) == ["segmentation", "segmentation_crf"]
+    plain, crf = masks(refined, "predict"), masks(refined, "predict-crf")
+    assert plain.keys() == crf.keys()
+    assert any((plain[name] != crf[name]).any() for name in plain)
+    data = load_recipe(refined.folder / "recipe.yaml").data
+    root = next(refined.folder.parent.glob("stages/data-*/tree"))
+    dataset = open_dataset(data, root=root)
+    for stage, found in (("segmentation", plain), ("segmentation_crf", crf)):
+        confusion = np.zeros((len(dataset.class_names),) * 2, np.int64)
+        for image_id, mask in found.items():
+            true = dataset.sample(image_id, with_mask=True).mask
+            assert true is not None
+            np.add.at(confusion, (true[true != 255], mask[true != 255]), 1)
+        same, present = np.diag(confusion), confusion.sum(1) > 0
+        iou = same / np.maximum(1, confusion.sum(0) + confusion.sum(1) - same)
+        scores = refined.scores[stage]
+        assert scores["entries"][0]["miou"] == pytest.approx(iou[present].mean(), abs=1e-6)
+        assert scores["images"] == len(dataset.ids("val")) == len(found)
+
+
+def test_both_scores_are_measured_and_a_second_run_skips_them(refined: RunResult) -> None:
+    found = finished_run(refined.folder)
+    numbers = {m.stage: m.value for m in found.measurements if m.metric == "miou"}
+    assert set(numbers) == {"segmentation", "segmentation_crf"}
+    assert {m.split for m in found.measurements} == {"val"}
+    assert found.per_image("segmentation_crf") != found.per_image("segmentation")
+    listener = Recorder()
+    run(refined.folder / "recipe.yaml", runs=refined.folder.parent, progress=listener)
+    assert listener.started_titles == []
+    assert "Score segmentation crf on val" in listener.skipped_titles
+
+
+def test_both_scores_stand_in_the_tables(refined: RunResult, capsys: pytest.CaptureFixture[str]) -> None:
+    tables.print_scores(refined)
+    tables.print_comparison(compare_runs([refined.folder]))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "segmentation_crf" in shown
+    assert "segmentation + CRF" in shown
+    page = str(score_table(read_reported([refined.folder])))
+    for stage in refined.scores.values():
+        assert f"{100 * stage['entries'][0]['miou']:.1f}" in page

@@ -16,12 +16,29 @@ import typer
 from typer.core import TyperGroup
 
 from wsss import __version__
-from wsss.cli import data, evaluate, models, questions, runs, saliency, show
+from wsss.cli import (
+    data,
+    doctor,
+    evaluate,
+    export,
+    label,
+    models,
+    papers,
+    predict,
+    questions,
+    runs,
+    saliency,
+    show,
+    submission,
+)
 from wsss.cli.display import console, error_console
 from wsss.errors import WsssError
 
 EVERYWHERE = ("--debug", "--offline")
 """Options that may stand before or after the command."""
+
+LONGEST_MESSAGE = 2_000
+"""Letters; damaged inputs can hold names without end, and messages show them."""
 
 
 class Program(TyperGroup):
@@ -52,7 +69,14 @@ class Program(TyperGroup):
 def _explain(ctx: Any, message: str) -> None:
     if ctx.params.get("debug"):
         error_console.print_exception()
-    error_console.print(f"[bold red]Error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    error_console.print(f"[bold red]Error:[/] {_plain(_shortened(message))}", highlight=False, soft_wrap=True)
+
+
+def _shortened(message: str) -> str:
+    """A message without the middle of whatever it shows, should that be endless."""
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    return f"{message[: LONGEST_MESSAGE - 500]} … {message[-500:]}"
 
 
 def _plain(message: str) -> str:
@@ -89,7 +113,21 @@ def program(
         set_offline(True)
 
 
-for commands in (runs, evaluate, show, data, models, questions, saliency):
+for commands in (
+    doctor,
+    label,
+    runs,
+    evaluate,
+    papers,
+    show,
+    data,
+    models,
+    questions,
+    saliency,
+    submission,
+    predict,
+    export,
+):
     commands.add_to(app)
 
 

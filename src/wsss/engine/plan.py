@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wsss.data import FolderConfig, ScenesConfig, VocConfig
+from wsss.crf import CrfParameters
+from wsss.data import DataConfig, ScenesConfig
 from wsss.data.scenes import class_infos
 from wsss.engine import map_work, method_work, scoring, segmentation_work
 from wsss.engine.answers_work import asking_settings
+from wsss.engine.corrections import corrected_masks, latest_masks
 from wsss.engine.fit import check_classes, check_images, check_networks
 from wsss.engine.recipe import MethodSection, Recipe, refined_stages
 from wsss.engine.saliency_work import SALIENCY, detector_digest
@@ -73,10 +75,10 @@ def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
             stages += [maps, *_scored_maps(recipe, maps, refined[index], source)]
         pseudo_masks = _pseudo_masks(recipe, maps, stages, source)
         stages += [pseudo_masks, _score(recipe, pseudo_masks, "pseudo_masks", recipe.maps_split, source)]
+        stages += corrected_masks(recipe, pseudo_masks, source.inputs, source.reads, workspace)
     if recipe.segmentation is not None:
         network = _train_segmentation(recipe, stages, seed, source)
-        predict = _predict(recipe, network, source)
-        stages += [network, predict, _score(recipe, predict, "segmentation", recipe.data.val_split, source)]
+        stages += [network, *_predictions(recipe, network, source)]
     return tuple(stages)
 
 
@@ -102,7 +104,7 @@ def _is_named(stage: Stage, name: str) -> bool:
     return stage.name == name or (name == "refine" and stage.name.startswith("refine-"))
 
 
-def data_stage(config: FolderConfig | VocConfig | ScenesConfig) -> Stage | None:
+def data_stage(config: DataConfig) -> Stage | None:
     """The stage that generates the data, where they are generated."""
     if not isinstance(config, ScenesConfig):
         return None
@@ -210,6 +212,7 @@ def _frozen_helpers(recipe: Recipe, section: MethodSection, seed: int, source: S
             source.inputs,
             partial(method_work.ask_about, recipe, section),
             reads=(*source.reads, *(() if model is None else (weights.sha256(model),))),
+            every_process=True,
         )
     if section.needs_saliency and section.saliency.folder is None:
         helpers[SALIENCY] = _stage(
@@ -264,6 +267,7 @@ def _activate(
         (trained, *source.inputs),
         partial(map_work.activate, recipe, trained, helpers),
         reads=source.reads,
+        every_process=True,
     )
 
 
@@ -275,6 +279,7 @@ def _words(recipe: Recipe, trained: Stage, helpers: Mapping[str, Stage], source:
         (trained, *source.inputs),
         partial(map_work.write_word_maps, recipe, trained, helpers),
         reads=source.reads,
+        every_process=True,
     )
 
 
@@ -325,10 +330,8 @@ def _pseudo_masks(recipe: Recipe, maps: Stage, stages: list[Stage], source: Sour
 
 def _train_segmentation(recipe: Recipe, stages: list[Stage], seed: int, source: Source) -> Stage:
     assert recipe.segmentation is not None
-    by_name = {stage.name: stage for stage in stages}
-    pseudo_masks = by_name["pseudo-masks"] if recipe.segmentation.target == "pseudo_masks" else None
-    inputs = (pseudo_masks,) if pseudo_masks else ()
-    masks = () if pseudo_masks else source.masks
+    pseudo_masks = latest_masks(stages) if recipe.segmentation.target == "pseudo_masks" else None
+    inputs, masks = ((pseudo_masks,), ()) if pseudo_masks else ((), source.masks)
     return _stage(
         "train-segmentation",
         "Train the segmentation network" + ("" if pseudo_masks else " on true masks"),
@@ -341,16 +344,24 @@ def _train_segmentation(recipe: Recipe, stages: list[Stage], seed: int, source: 
     )
 
 
-def _predict(recipe: Recipe, trained: Stage, source: Source) -> Stage:
+def _predictions(recipe: Recipe, trained: Stage, source: Source) -> list[Stage]:
+    """The network's masks and, where the recipe has a dense CRF, the refined ones; each with its scores."""
     assert recipe.segmentation is not None
-    return _stage(
-        "predict",
-        "Predict masks",
-        {**segmentation_work.prediction_settings(recipe.segmentation), "split": recipe.data.val_split},
-        (trained, *source.inputs),
-        partial(segmentation_work.predict, recipe, trained),
-        reads=source.reads,
-    )
+    split, dense_crf = recipe.data.val_split, recipe.segmentation.dense_crf
+    settings = {**segmentation_work.prediction_settings(recipe.segmentation), "split": split}
+    ways: list[tuple[str, str, str, CrfParameters | None, dict[str, Any]]]
+    ways = [("predict", "Predict masks", "segmentation", None, settings)]
+    if dense_crf is not None:
+        settings = {**settings, "dense_crf": dense_crf.model_dump(mode="json")}
+        title = "Predict masks with a dense CRF"
+        ways.append(("predict-crf", title, "segmentation_crf", dense_crf, settings))
+    stages: list[Stage] = []
+    for name, title, scores, crf, decisive in ways:
+        work = partial(segmentation_work.predict, recipe, trained, crf)
+        inputs = (trained, *source.inputs)
+        predict = _stage(name, title, decisive, inputs, work, reads=source.reads, every_process=True)
+        stages += [predict, _score(recipe, predict, scores, split, source)]
+    return stages
 
 
 def _score(

@@ -21,6 +21,7 @@ from wsss.activation.extract import ExtractConfig
 from wsss.checks import nearest
 from wsss.data import DataConfig
 from wsss.engine.answers_work import VqaSection
+from wsss.engine.corrections import CorrectionsSection, check_section, with_corrections
 from wsss.engine.recipe_checks import check_whole
 from wsss.engine.recipe_errors import unknown_key, validated
 from wsss.engine.recipe_files import find_recipe, read_yaml, recipe_name, with_overrides
@@ -196,6 +197,7 @@ class Recipe(Section):
     activation: ExtractConfig = Field(default_factory=partial(ExtractConfig.model_validate, {}))
     refine: tuple[RefinerSection, ...] = ()
     pseudo_masks: PseudoMaskConfig = Field(default_factory=partial(PseudoMaskConfig.model_validate, {}))
+    corrections: CorrectionsSection | None = None
     segmentation: SegmentationConfig | None = None
     evaluation: EvaluationConfig = Field(default_factory=partial(EvaluationConfig.model_validate, {}))
 
@@ -211,12 +213,16 @@ class Recipe(Section):
 
     @property
     def supervision(self) -> str:
-        """F (masks), I (image labels), I+L (and language), I+S (and saliency); an oracle is named."""
+        """F (masks), I (image labels), I+L (and language), I+S (and saliency); an oracle is named.
+
+        I+M(12) and the like: 12 masks that people corrected take part.
+        """
         if self.segmentation is not None and self.segmentation.target == "masks":
             return "F"
         assert self.method is not None
         knows_the_truth = "answers" in self.method.needs and self.method.vqa.knows_the_truth
-        return self.method.supervision + (" (oracle)" if knows_the_truth else "")
+        learned = with_corrections(self.method.supervision, self.corrections)
+        return learned + (" (oracle)" if knows_the_truth else "")
 
     def resolved(self) -> dict[str, Any]:
         """The complete recipe as plain data in the shape of a recipe file."""
@@ -276,6 +282,7 @@ def parse_recipe(raw: Mapping[str, Any], source: str) -> Recipe:
         )
     recipe = Recipe.model_construct(**values)
     check_whole(recipe, source)
+    check_section(recipe, source)
     return recipe
 
 

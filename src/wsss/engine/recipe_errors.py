@@ -35,7 +35,7 @@ def unknown_key(
 ) -> RecipeError:
     """The error for a key that nobody reads."""
     path = f"{where}.{key}" if where else key
-    return RecipeError(f"Unknown key `{path}` in {source}. {nearest(key, choices)} {advice}".rstrip())
+    return RecipeError(f"Unknown key `{path}` in {source}. {nearest(str(key), choices)} {advice}".rstrip())
 
 
 def _explain(error: ValidationError, model: Any, where: str, source: str, advice: str) -> str:

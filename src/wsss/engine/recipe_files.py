@@ -12,6 +12,7 @@ import yaml
 
 import wsss
 from wsss.checks import nearest
+from wsss.data.yaml_text import parse_yaml
 from wsss.errors import RecipeError
 
 
@@ -81,9 +82,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         RecipeError: not YAML, or not a mapping.
     """
     try:
-        with path.open(encoding="utf-8") as stream:
-            value = yaml.load(stream, Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        value = parse_yaml(path.read_text(encoding="utf-8"), _Loader, name=str(path))
+    except RecipeError:
+        raise
+    except ValueError as error:  # no UTF-8, or no YAML
         raise RecipeError(f"{path} is not valid YAML: {error}. Correct the file.") from error
     if not isinstance(value, dict):
         raise RecipeError(
@@ -109,7 +111,12 @@ def with_overrides(raw: dict[str, Any], overrides: Sequence[str], source: str) -
             raise RecipeError(
                 f"`--set` takes key=value; got {text!r}. Write for example `--set method.area_weight=5`."
             )
-        parsed = yaml.safe_load(value) if value.strip() else None
+        try:
+            parsed = parse_yaml(value)
+        except ValueError as error:
+            raise RecipeError(
+                f"The value of `--set {key.strip()}` can't be understood: {error}. Write it as in a recipe."
+            ) from error
         _assign(changed, key.strip().split("."), parsed, f"{key.strip()} (for {source})")
     return changed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from wsss.data import FolderConfig, ScenesConfig, VocConfig
+from wsss.data import DataConfig, FolderConfig
 from wsss.data.dataset import WithoutMasks
 from wsss.engine import provenance
 from wsss.engine.plan import data_stage
@@ -44,7 +44,7 @@ def train_teacher_for(
     """
     listener = progress or Silence()
     given: dict[str, object] = {}
-    config: FolderConfig | VocConfig | ScenesConfig
+    config: DataConfig
     if Path(data).is_dir():
         config = FolderConfig.model_validate({"root": data, "tags": tags})
     else:

@@ -1,0 +1,326 @@
+"""From a folder of images and a tags file to a mask of every image: `wsss label`.
+
+Images with tags get the masks that the maps of their classes give; images without get the trained network's.
+All tagged images are trained on. True masks, where there are some, are read by scoring alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from wsss.data import Dataset, FolderConfig, open_dataset, tagged_ids
+from wsss.data.masks_png import read_mask
+from wsss.data.splits import ALL
+from wsss.engine import provenance
+from wsss.engine.data_facts import sampled_sizes
+from wsss.engine.folder_recipe import (
+    DEFAULT_METHOD,
+    FolderFacts,
+    data_name,
+    folder_recipe,
+    public_teacher,
+    recipe_text,
+    surroundings,
+)
+from wsss.engine.map_work import CHOSEN
+from wsss.engine.plan import plan
+from wsss.engine.recipe import Recipe, parse_recipe
+from wsss.engine.run import run
+from wsss.engine.stages import Listener, Silence, Workspace, complete
+from wsss.errors import DataError
+from wsss.training.checkpoint import remove_leftovers, write_atomically
+from wsss.training.journal import Progress
+
+MASKS: Final = "masks"
+SUMMARY: Final = "label.json"
+MASKED: Final = "masked"  # split of the images that have true masks
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """What is labelled, and how.
+
+    Args:
+        images: folder of images, searched with all folders below it.
+        tags: CSV file `image,labels[,scene]`.
+        out: folder for everything that is made; outside `images`.
+        classes: classes file; None: the classes are those of the tags.
+        masks: folder of true masks, for scoring only.
+        method: one of the templates' methods.
+        refine: names of refiners, in order.
+        background_score: score of class 0 in [0, 1]; None: chosen without masks.
+        seed: of the trainings.
+        quick: a few steps only, to see that everything works.
+    """
+
+    images: Path
+    tags: Path
+    out: Path
+    classes: Path | None = None
+    masks: Path | None = None
+    method: str = DEFAULT_METHOD
+    refine: tuple[str, ...] = ("dense_crf",)
+    background_score: float | None = None
+    seed: int = 0
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """How one class came out.
+
+    Args:
+        name: of the class.
+        tagged: images whose tags name it.
+        found: those of them whose mask shows it.
+        share: mean share of their pixels that are the class, in [0, 1]; None without such images.
+    """
+
+    name: str
+    tagged: int
+    found: int
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What `label_folder` made.
+
+    Args:
+        run_folder: the run, for `wsss report`.
+        masks: folder of one indexed PNG per image, named by image id.
+        network: `model.safetensors` of the trained network.
+        from_tags: masks that the tags' maps gave.
+        from_network: masks of images without tags, which the network gave.
+        background_score: of the maps; None where their background is not a constant.
+        background_source: "automatic" (chosen without masks) or "fixed" (given).
+        oracle: the background score that would have been best on the true masks; None without any.
+        classes: one row each.
+        scores: as `RunResult.scores`.
+    """
+
+    run_folder: Path
+    masks: Path
+    network: Path
+    from_tags: int
+    from_network: int
+    background_score: float | None
+    background_source: str
+    oracle: float | None
+    classes: tuple[ClassRow, ...]
+    scores: Mapping[str, Any] = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, paths as texts; scores are left out, the run holds them."""
+        found = asdict(self)
+        found.pop("scores")
+        return {key: str(value) if isinstance(value, Path) else value for key, value in found.items()}
+
+
+def label_recipe(settings: LabelSettings) -> dict[str, Any]:
+    """The recipe that labels the folder, as plain data; reads tags, names and headers, no pixels.
+
+    Raises:
+        DataError: images, tags, classes or masks are missing or wrong, or the output lies in their way.
+        RecipeError: an unknown method or refiner, or a background score that nothing would use.
+    """
+    _check_places(settings)
+    section = _section(settings)
+    dataset = open_dataset(FolderConfig.model_validate(section))
+    ids = tagged_ids(dataset, "train")
+    if not ids:
+        raise DataError(f"{settings.tags} tags no image of {settings.images}. Add lines for some of them.")
+    section |= _scored(dataset, ids, settings)
+    teacher = public_teacher(settings.method)
+    raw = folder_recipe(
+        section,
+        settings.method,
+        FolderFacts(len(ids), sampled_sizes(dataset, ids)),
+        name=f"{dataset.name}-{settings.method}{'-quick' if settings.quick else ''}",
+        teacher=teacher,
+        background_texts=_background_texts(dataset, ids, general=teacher is not None),
+        refine=settings.refine,
+        background_score=settings.background_score,
+        quick=settings.quick,
+    )
+    if MASKED in section.get("splits", {}):
+        raw["evaluation"] = {"maps_split": MASKED}
+    return raw
+
+
+def label_folder(settings: LabelSettings, *, progress: Listener | None = None) -> Labelled:
+    """Label all images of a folder; interrupted, the same call goes on where it stopped.
+
+    Args:
+        settings: what and how.
+        progress: follows the stages.
+
+    Raises:
+        WsssError: something is wrong with the data, or a stage failed. Call again to go on.
+    """
+    listener = progress or Silence()
+    raw = label_recipe(settings)
+    recipe = parse_recipe(raw, "the folder's recipe")
+    heading = ("Made by `wsss label`; `wsss run` with this file gives the same run.",)
+    write_atomically(settings.out / "recipe.yaml", recipe_text(raw, heading).encode())
+    runs = settings.out / "runs"
+    result = run(recipe, seed=settings.seed, runs=runs, progress=listener)
+    places = _folders(recipe, settings.seed, runs)
+    predictions = places["predict"] / "predictions"
+    if recipe.data.val_split != ALL:
+        predictions = _predict_all(raw, settings.seed, runs, listener)
+    dataset = open_dataset(recipe.data)
+    target = settings.out / MASKS
+    report, clock = listener.started("Write masks"), time.perf_counter()
+    rows, counts = _write_masks(dataset, places["pseudo-masks"] / "pseudo_masks", predictions, target, report)
+    listener.finished("Write masks", time.perf_counter() - clock)
+    score, source = _background(places, settings)
+    labelled = Labelled(
+        run_folder=result.folder,
+        masks=target,
+        network=places["train-segmentation"] / "model.safetensors",
+        from_tags=counts[0],
+        from_network=counts[1],
+        background_score=score,
+        background_source=source,
+        oracle=_oracle(result.scores),
+        classes=rows,
+        scores=result.scores,
+    )
+    write_atomically(settings.out / SUMMARY, (json.dumps(labelled.as_dict(), indent=1) + "\n").encode())
+    return labelled
+
+
+def _check_places(settings: LabelSettings) -> None:
+    """Nothing that is made may be taken for an input, or replace one."""
+    out = settings.out.resolve()
+    if settings.images.is_dir() and out.is_relative_to(settings.images.resolve()):
+        raise DataError(
+            f"The output folder must lie outside the images' folder {settings.images}; got {settings.out}. "
+            "Its masks would be taken for images."
+        )
+    if settings.masks is not None and settings.masks.resolve() == out / MASKS:
+        raise DataError(
+            f"New masks are written into {out / MASKS}, which `masks` names as the true ones. Name another "
+            "output folder."
+        )
+
+
+def _section(settings: LabelSettings) -> dict[str, Any]:
+    images = settings.images.resolve()
+    section: dict[str, Any] = {
+        "kind": "folder",
+        "root": str(images),
+        "name": data_name(images),
+        "images": ".",
+        "tags": str(settings.tags.resolve()),
+        "val_split": ALL,  # the network's masks are wanted of all images
+    }
+    for key in ("classes", "masks"):
+        path = getattr(settings, key)
+        if path is not None:
+            section[key] = str(path.resolve())
+    return section
+
+
+def _scored(dataset: Dataset, ids: Sequence[str], settings: LabelSettings) -> dict[str, Any]:
+    """A list of the images with true masks, where not all have one: scores count all images of a split."""
+    everything = dataset.ids(ALL)
+    masked = [image_id for image_id in everything if not dataset.missing_masks([image_id])]
+    if not 0 < len(masked) < len(everything):
+        return {}
+    folder = settings.out / "splits"
+    for name, listed in (("train", ids), (MASKED, masked)):
+        write_atomically(folder / f"{name}.txt", ("\n".join(listed) + "\n").encode())
+    lists = {name: str((folder / f"{name}.txt").resolve()) for name in ("train", MASKED)}
+    return {"splits": lists, "val_split": MASKED}
+
+
+def _background_texts(
+    dataset: Dataset, ids: Sequence[str], *, general: bool
+) -> Mapping[str, tuple[str, ...]] | None:
+    """Proposed ones, unless the classes file has some."""
+    if any(info.background_texts for info in dataset.classes):
+        return None
+    names = np.array(dataset.class_names[1:])
+    labels = {image_id: names[dataset.image_labels(image_id)].tolist() for image_id in ids}
+    scenes = {image_id: dataset.scene_words(image_id) for image_id in ids}
+    return surroundings(labels, scenes, general=general).texts
+
+
+def _folders(recipe: Recipe, seed: int, runs: Path) -> dict[str, Path]:
+    """The folder of each stage, by its name."""
+    workspace = Workspace(runs, recipe.data, provenance.default_device(), Silence())
+    return {stage.name: workspace.folder(stage) for stage in plan(recipe, seed, workspace)}
+
+
+def _predict_all(raw: Mapping[str, Any], seed: int, runs: Path, listener: Listener) -> Path:
+    """The same network's masks of all images; nothing but this prediction is new."""
+    data = {key: value for key, value in raw["data"].items() if key != "masks"}
+    whole = {**raw, "data": {**data, "val_split": ALL}}
+    recipe = parse_recipe(whole, "the folder's recipe")
+    workspace = Workspace(runs, recipe.data, provenance.default_device(), listener)
+    (predict,) = (stage for stage in plan(recipe, seed, workspace) if stage.name == "predict")
+    complete(predict, workspace)
+    return workspace.folder(predict) / "predictions"
+
+
+def _write_masks(
+    dataset: Dataset, from_maps: Path, from_network: Path, target: Path, progress: Progress
+) -> tuple[tuple[ClassRow, ...], tuple[int, int]]:
+    """One mask per image; rows of the classes, and how many masks came from tags and from the network."""
+    names, ids = dataset.class_names, dataset.ids(ALL)
+    tagged, found, shares = (np.zeros(len(names)) for _ in range(3))
+    by_tags = 0
+    for done, image_id in enumerate(ids, start=1):
+        is_tagged = dataset.is_tagged(image_id)
+        source = (from_maps if is_tagged else from_network) / f"{image_id}.png"
+        path = target / f"{image_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        write_atomically(path, source.read_bytes())
+        if is_tagged:
+            by_tags += 1
+            mask = read_mask(path)
+            present = np.flatnonzero(dataset.image_labels(image_id)) + 1
+            pixels = np.bincount(mask.ravel(), minlength=256)[present]
+            tagged[present] += 1
+            found[present] += pixels > 0
+            shares[present] += pixels / mask.size
+        progress(done, len(ids), "masks")
+    rows = tuple(
+        ClassRow(name, int(count), int(seen), float(share / count) if count else None)
+        for name, count, seen, share in zip(names[1:], tagged[1:], found[1:], shares[1:], strict=True)
+    )
+    return rows, (by_tags, len(ids) - by_tags)
+
+
+def _background(places: Mapping[str, Path], settings: LabelSettings) -> tuple[float | None, str]:
+    """The background score of the maps and who chose it."""
+    if settings.background_score is not None:
+        return settings.background_score, "fixed"
+    name = "choose-score-maps"
+    if settings.refine:  # a refiner without background has its maps' score chosen at the end
+        last = [place for place in places if place.startswith("choose-score-refined")][-1]
+        chosen = _chosen(places[last])
+        if chosen is not None:
+            return chosen, "automatic"
+    return _chosen(places[name]), "automatic"
+
+
+def _chosen(folder: Path) -> float | None:
+    value = json.loads((folder / CHOSEN).read_text(encoding="utf-8"))["value"]
+    return None if value is None else float(value)
+
+
+def _oracle(scores: Mapping[str, Any]) -> float | None:
+    entries = scores.get("maps", {}).get("entries", [])
+    found = [entry for entry in entries if entry["background_score_source"] == "oracle"]
+    return float(found[0]["background_score"]) if found else None
