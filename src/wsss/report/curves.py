@@ -113,7 +113,9 @@ def choice_curves(reported: Reported) -> Html | None:
         is_small=True,
     )
     caption = element("figcaption", "How the automatic score was chosen")
-    figure = element("figure", caption, plot(content), class_="wide small over-score")
+    entries = {entry.label: entry for entry, _, _ in found}.values()
+    keys = legend([swatch(entry.colour, entry.label) for entry in entries]) if len(entries) > 1 else None
+    figure = element("figure", caption, keys, plot(content), class_="wide small over-score")
     return together([element("p", note, class_="note"), figure])
 
 
