@@ -55,6 +55,14 @@ QA_THRESHOLDS: Final = {
     "ablation-qa-omega-040": "0.4",
 }
 
+QA_SALIENCY: Final = {
+    "qa_clims": "0 (QA-CLIMS)",
+    "ablation-qa-saliency-004": "4",
+    "qa_clims_saliency": "20",
+    "ablation-qa-saliency-060": "60",
+    "ablation-qa-saliency-no-overlap": "20, whatever the classes lie on",
+}
+
 SMVWE_PARTS: Final = {
     "cam-crf": "CAM",  # its maps before the CRF, trained on the machine of the other rows
     "vwe": "words alone (VWE)",
@@ -116,6 +124,13 @@ def qa_thresholds(results: Results) -> str:
     return _ablation(results, QA_THRESHOLDS, "omega", also_fixed=True)
 
 
+def qa_saliency(results: Results) -> str:
+    """QA-CLIMS with saliency feedback of several weights, and without the overlap rule."""
+    if results.recipe_named("qa_clims_saliency") is None:
+        return ""
+    return _ablation(results, QA_SALIENCY, "weight of the feedback")
+
+
 def smvwe_parts(results: Results) -> str:
     """CAM, and what words, saliency and both add to it."""
     cam, found = results.recipe_named("cam-crf"), _found(results, SMVWE_PARTS)
@@ -162,6 +177,7 @@ ABLATIONS: Final[Mapping[str, Callable[[Results], str]]] = {
     "qa_losses": qa_losses,
     "qa_texts": qa_texts,
     "qa_thresholds": qa_thresholds,
+    "qa_saliency": qa_saliency,
     "smvwe_parts": smvwe_parts,
     "smvwe_settings": smvwe_settings,
     "words": words,

@@ -9,6 +9,7 @@ METHODS: Final = {
     "clims": "CLIMS",
     "qa": "QA-CLIMS",
     "qa_clims": "QA-CLIMS",
+    "qa_clims_saliency": "QA-CLIMS + saliency",
     "smvwe": "SMVWE",
     "vwe": "VWE",
     "eps": "EPS",

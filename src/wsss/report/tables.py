@@ -22,7 +22,7 @@ from wsss.checks import nearest
 from wsss.errors import DataError
 from wsss.report.ablation_tables import ABLATIONS, MAPS
 from wsss.report.boundary_tables import boundaries, confusions
-from wsss.report.labels import recipe_label
+from wsss.report.labels import METHODS, recipe_label
 from wsss.report.markdown_table import markdown
 from wsss.report.paper_tables import PAPER_VIEWS, exhibit_markdown
 from wsss.report.refinement_tables import is_refined, photographs, refinement
@@ -191,21 +191,32 @@ VIEWS: Final[Mapping[str, Callable[[Results], str]]] = {
 
 
 def _main_recipes(results: Results) -> list[str]:
-    """Recipes of headline tables: no ablation, part, demonstration or refinement; the supervised one last."""
-    left_out = ("ablation", "demo", "+", *PARTS)
+    """Recipes of headline tables: no ablation, part, demonstration, refinement or second network.
+
+    The supervised one comes last.
+    """
+    left_out = ("ablation", "demo", "+", "-v1-", "-v2-", *PARTS)
     shown = [r for r in results.recipes if not any(w in r for w in left_out) and not is_refined(results, r)]
     return sorted(shown, key=lambda recipe: (_method(results, recipe) == "supervised", shown.index(recipe)))
 
 
 def _compared(results: Results, recipes: Sequence[str]) -> list[tuple[str, str]]:
-    """Each method and what it is compared with: the one before it, or with saliency the first of all."""
+    """Each method and what it is compared with: the one before it; with saliency its base or the first."""
     by_tags = [recipe for recipe in recipes if not _sees_saliency(results, recipe)]
-    by_saliency = [recipe for recipe in recipes if _sees_saliency(results, recipe)]
-    return [*pairwise(by_tags), *((recipes[0], recipe) for recipe in by_saliency if recipe != recipes[0])]
+    pairs = list(pairwise(by_tags))
+    for recipe in recipes:
+        if _sees_saliency(results, recipe):
+            base = max((other for other in by_tags if recipe.startswith(f"{other}_")), default=recipes[0])
+            pairs += [(base, recipe)] if base != recipe else []
+    return pairs
 
 
 def _sees_saliency(results: Results, recipe: str) -> bool:
-    return next(row["supervision"] for row in results.rows if row["recipe"] == recipe).endswith("S")
+    return _supervision(results, recipe).endswith("S")
+
+
+def _supervision(results: Results, recipe: str) -> str:
+    return next(row["supervision"] for row in results.rows if row["recipe"] == recipe)
 
 
 def _method(results: Results, recipe: str) -> str:
@@ -217,8 +228,9 @@ def _label(results: Results, recipe: str) -> str:
     if method == "supervised":
         return "fully supervised"
     same = [other for other in _main_recipes(results) if _method(results, other) == method]
-    name = method.replace("_", "-").upper() if len(same) < 2 else recipe_label(recipe)
-    return f"{name} (I+S)" if _sees_saliency(results, recipe) else name
+    own = METHODS.get(method) or method.replace("_", "-").upper()
+    name = own if len(same) < 2 else recipe_label(recipe)
+    return f"{name} ({_supervision(results, recipe)})" if _sees_saliency(results, recipe) else name
 
 
 def main(places: Sequence[str], results_folder: Path | str = "results") -> None:
