@@ -8,9 +8,9 @@ import torch
 from tiny_recipe import CAM_RECIPE, clims_recipe, random_teacher, write_recipe
 from wsss.engine import segmentation_work
 from wsss.engine.fingerprint import fingerprint
-from wsss.engine.plan import plan, until_stage
+from wsss.engine.plan import plan
 from wsss.engine.recipe import load_recipe
-from wsss.engine.stages import Silence, Stage, Workspace
+from wsss.engine.stages import Silence, Stage, Workspace, until_stage
 from wsss.errors import RecipeError, WeightsError
 from wsss.segmentation import SegmentationConfig
 

@@ -1,9 +1,9 @@
 """Masks corrected by hand: given back to a recipe, they replace pseudo masks where its network is trained.
 
 A stage of its own, `correct-masks`, holds what the network learns from: given masks as they are, all others
-byte for byte as the pseudo masks. Maps, refiners and pseudo masks stay untouched, and so do their scores, which
-say what the method does by itself; what corrections brought shows in the scores of the network. The number of
-given masks is part of the run's supervision, `I+M(12)`: such a run is no longer weakly supervised alone.
+byte for byte as the pseudo masks. Maps, refiners and pseudo masks stay untouched, and so do their scores,
+which say what the method does by itself; what corrections brought shows in the scores of the network. The
+number of given masks is part of the run's supervision, `I+M(12)`: such a run learned from more than tags.
 """
 
 from __future__ import annotations

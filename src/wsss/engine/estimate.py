@@ -24,9 +24,9 @@ from wsss.engine import provenance
 from wsss.engine.answers_work import load_model
 from wsss.engine.data_facts import DataFacts, data_facts, mean_pixels
 from wsss.engine.method_work import tag_classifier_network
-from wsss.engine.plan import plan, until_stage
+from wsss.engine.plan import plan
 from wsss.engine.recipe import MethodSection, Recipe
-from wsss.engine.stages import Silence, Stage, Workspace, stage_record
+from wsss.engine.stages import Silence, Stage, Workspace, stage_record, until_stage
 from wsss.errors import WsssError
 from wsss.methods.base import Frozen, Method
 from wsss.models.clip import HuggingFaceTeacher, load_teacher

@@ -142,8 +142,8 @@ def _draw(path: Path, images: dict[str, _Annotated], name: str, class_names: Seq
     for category, shape in images[name].shapes:
         if category not in values:
             raise DataError(
-                f"Category `{category}` of {path} is no class. {nearest(category, values)} Pixels that should "
-                f"not count are of category `{IGNORE_NAME}`."
+                f"Category `{category}` of {path} is no class. {nearest(category, values)} Pixels that "
+                f"should not count are of category `{IGNORE_NAME}`."
             )
         objects.append(CocoObject(values[category], shape))
     mask: Mask = draw_mask(objects, images[name].size, name)

@@ -22,6 +22,7 @@ from wsss.methods.base import Frozen, Method
 from wsss.models import build_backbone, weights
 from wsss.models.clip import load_teacher
 from wsss.models.clip_finetuning import FinetuneConfig, finetune
+from wsss.models.official_checkpoints import cam_network_state
 from wsss.models.teacher_training import TeacherConfig, train_teacher
 from wsss.models.vgg_small import TagClassifier
 from wsss.training.checkpoint import load_state
@@ -126,6 +127,8 @@ def train_method(
     if "initialise" in inputs:
         state, _ = load_state(workspace.folder(inputs["initialise"]) / "model.safetensors")
         method.initialise(state)
+    elif section.weights is not None:
+        method.initialise(cam_network_state(section.weights))
     ids, aligned = training_ids(dataset, recipe.data.train_split), None
     if section.needs_saliency:
         made = workspace.folder(inputs["saliency"]) if "saliency" in inputs else None
@@ -280,7 +283,12 @@ def frozen_models(
         section: the method.
         made: stages that make helpers, by the name of the `Frozen` field.
         workspace: where those stages' folders are.
+
+    Returns:
+        None of them where nothing is trained: maps need no helper.
     """
+    if recipe.training is None:
+        return Frozen()
     teacher, classifier, answers = None, None, None
     if "teacher" in section.needs:
         source = workspace.folder(made["teacher"]) / "teacher" if "teacher" in made else section.teacher

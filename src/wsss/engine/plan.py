@@ -15,6 +15,7 @@ from wsss.engine import map_work, method_work, scoring, segmentation_work
 from wsss.engine.answers_work import asking_settings
 from wsss.engine.corrections import corrected_masks, latest_masks
 from wsss.engine.fit import check_classes, check_images, check_networks
+from wsss.engine.given_weights import given_weights_stage
 from wsss.engine.recipe import MethodSection, Recipe, refined_stages
 from wsss.engine.saliency_work import SALIENCY, detector_digest
 from wsss.engine.stage_inputs import (
@@ -27,7 +28,6 @@ from wsss.engine.stage_inputs import (
     teacher_weights,
 )
 from wsss.engine.stages import Stage, Workspace
-from wsss.errors import RecipeError
 from wsss.methods.base import Method
 from wsss.models import weights
 from wsss.training.config import TrainingConfig
@@ -60,7 +60,7 @@ def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
     source, stages = _data(recipe, workspace)
     maps: Stage | None = None
     if recipe.method is not None:
-        helpers = _frozen_helpers(recipe, recipe.method, seed, source)
+        helpers = _frozen_helpers(recipe, recipe.method, seed, source) if recipe.training else {}
         stages += _method(recipe, recipe.method, helpers, seed, source)
         trained = stages[-1]
         activate = _activate(recipe, recipe.method, trained, helpers, source)
@@ -80,28 +80,6 @@ def plan(recipe: Recipe, seed: int, workspace: Workspace) -> tuple[Stage, ...]:
         network = _train_segmentation(recipe, stages, seed, source)
         stages += [network, *_predictions(recipe, network, source)]
     return tuple(stages)
-
-
-def until_stage(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
-    """The stages up to and including `until` (and its scoring).
-
-    Raises:
-        RecipeError: the recipe has no such stage.
-    """
-    if until is None or until == "evaluate":
-        return stages
-    places = [i for i, stage in enumerate(stages) if not stage.scores and _is_named(stage, until)]
-    if not places:
-        names = ", ".join(f"`{stage.name}`" for stage in stages if not stage.scores)
-        raise RecipeError(f"This recipe has no stage `{until}`. It has {names}.")
-    last = places[-1]
-    while last + 1 < len(stages) and (stages[last + 1].scores or stages[last + 1].kind == "choose-score"):
-        last += 1
-    return stages[: last + 1]
-
-
-def _is_named(stage: Stage, name: str) -> bool:
-    return stage.name == name or (name == "refine" and stage.name.startswith("refine-"))
 
 
 def data_stage(config: DataConfig) -> Stage | None:
@@ -133,7 +111,8 @@ def _method(
     recipe: Recipe, section: MethodSection, helpers: Mapping[str, Stage], seed: int, source: Source
 ) -> list[Stage]:
     """Everything up to the trained method, which comes last."""
-    assert recipe.training is not None
+    if recipe.training is None:
+        return [given_weights_stage(section, source.inputs)]
     stages = list(helpers.values())
     cache: Stage | None = None
     if section.cls.prepare is not Method.prepare:

@@ -63,10 +63,15 @@ class About(Section):
 
 
 class MethodSection(Section):
-    """A method, its hyper-parameters, and the models that guide it."""
+    """A method, its hyper-parameters, and the models that guide it.
+
+    `weights` is a trained map network: one of ours, or an official checkpoint of IRN, CLIMS, QA-CLIMS, PSA or
+    EPS. Training starts from it; a recipe without a section `training` writes its maps as it is.
+    """
 
     name: str
     preset: str | None = None
+    weights: str | None = None
     teacher: str = "embedded"
     teacher_precision: Literal["float32", "bfloat16"] = "float32"
     vqa: VqaSection = Field(default_factory=partial(VqaSection.model_validate, {}))
@@ -237,6 +242,8 @@ def _plain(value: Any) -> Any:
     """Plain data; methods' and refiners' hyper-parameters stand beside their names, as in a file."""
     if isinstance(value, (MethodSection, RefinerSection)):
         own = {key: _plain(getattr(value, key)) for key in type(value).model_fields if key != "config"}
+        if isinstance(value, MethodSection) and value.weights is None:
+            own.pop("weights")
         if isinstance(value, MethodSection) and "answers" not in value.needs:
             own.pop("vqa")
         if isinstance(value, MethodSection) and not value.needs_saliency:
@@ -320,7 +327,7 @@ def parse_method(raw: Any, where: str, source: str) -> MethodSection:
     section: dict[str, Any] = {"name": name, "config": MethodConfig()}
     section |= {
         key: values.pop(key)
-        for key in ("preset", "teacher", "teacher_precision", "vqa", "saliency")
+        for key in ("preset", "weights", "teacher", "teacher_precision", "vqa", "saliency")
         if key in values
     }
     preset = validated(MethodSection, section, where=where, source=source).preset

@@ -32,17 +32,7 @@ def check_whole(recipe: Recipe, source: str) -> None:
                 "or train on true masks with `segmentation: {target: masks}`."
             )
         return
-    if recipe.initialise is not None and _has_own_work(recipe.initialise.method):
-        name = recipe.initialise.method.short_name
-        raise RecipeError(
-            f"`initialise.method` in {source} is `{name}`, which needs work of its own before training. "
-            "Start from a method that learns from tags alone, such as `cam`."
-        )
-    if recipe.training is None:
-        raise RecipeError(
-            f"Section `training` is missing in {source}. Say how long `method` trains: "
-            "`training: {epochs: 5}`."
-        )
+    _check_start(recipe, recipe.method, source)
     if recipe.train_teacher is not None and recipe.finetune_teacher is not None:
         raise RecipeError(
             f"`train_teacher` and `finetune_teacher` are both given in {source}. Keep one of them: "
@@ -59,6 +49,26 @@ def check_whole(recipe: Recipe, source: str) -> None:
         raise RecipeError(
             f"Method `{recipe.method.name}` needs a section `tag_classifier` in {source}. "
             "Say how it is trained."
+        )
+
+
+def _check_start(recipe: Recipe, section: MethodSection, source: str) -> None:
+    """What a method starts from, and how long it trains."""
+    if recipe.initialise is not None and _has_own_work(recipe.initialise.method):
+        name = recipe.initialise.method.short_name
+        raise RecipeError(
+            f"`initialise.method` in {source} is `{name}`, which needs work of its own before training. "
+            "Start from a method that learns from tags alone, such as `cam`."
+        )
+    if recipe.training is None and section.weights is None:
+        raise RecipeError(
+            f"Section `training` is missing in {source}. Say how long `method` trains: "
+            "`training: {epochs: 5}`, or name a trained network as `method.weights`."
+        )
+    if recipe.initialise is not None and section.weights is not None:
+        raise RecipeError(
+            f"`method.weights` and `initialise` are both given in {source}. Keep one of them: "
+            "each says what the method starts from."
         )
 
 

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from wsss.data import ScenesConfig
 from wsss.engine import provenance
-from wsss.engine.plan import plan, until_stage
+from wsss.engine.plan import plan
 from wsss.engine.recipe import Recipe, load_recipe
 from wsss.engine.run_files import RunDocument, ScoresDocument, read_document
 from wsss.engine.saliency_work import folder_digest
-from wsss.engine.stages import Listener, Silence, Stage, Workspace, complete, stage_record
+from wsss.engine.stages import Listener, Silence, Stage, Workspace, complete, stage_record, until_stage
 from wsss.errors import StageError
 from wsss.models import weights
 from wsss.training.checkpoint import write_atomically
@@ -214,12 +214,15 @@ def data_version(recipe: Recipe, workspace: Workspace) -> str:
 
 def used_weights(recipe: Recipe, records: Mapping[Stage, Mapping[str, Any]]) -> dict[str, str]:
     """sha256 of every weight file that the run read or, for helpers of the method, made first."""
-    sections = [recipe.method, recipe.initialise.method if recipe.initialise else None]
     names: dict[str, str | None] = {}
-    for section in filter(None, sections):
-        if "teacher" in section.needs and recipe.train_teacher is None:
+    start = recipe.initialise.method if recipe.initialise else None
+    for role, section in (("", recipe.method), ("initialise ", start)):
+        if section is None:
+            continue
+        names[f"{role}backbone"] = getattr(section.config, "backbone_weights", None)
+        names[f"{role}weights"] = section.weights
+        if "teacher" in section.needs and recipe.train_teacher is None and recipe.training is not None:
             names["teacher"] = section.teacher
-        names["backbone"] = names.get("backbone") or getattr(section.config, "backbone_weights", None)
     for index, refiner in enumerate(recipe.refine):
         names[f"refine {index}"] = getattr(refiner.config, "backbone_weights", None)
     if recipe.segmentation is not None:

@@ -35,9 +35,15 @@ def prepare_settings(section: MethodSection) -> dict[str, Any]:
 
 
 def foreign_files(section: MethodSection, made: Mapping[str, Stage]) -> tuple[str, ...]:
-    """Fingerprints of what training reads: as `prepared_files`, and of given saliency maps."""
+    """Fingerprints of what training reads: as `prepared_files`, given saliency maps and given weights."""
     given = section.needs_saliency and section.saliency.folder is not None
-    return (*prepared_files(section, made), *((folder_digest(section.saliency),) if given else ()))
+    maps = (folder_digest(section.saliency),) if given else ()
+    return (*prepared_files(section, made), *maps, *given_weights(section))
+
+
+def given_weights(section: MethodSection) -> tuple[str, ...]:
+    """Fingerprint of the trained network that a method section names."""
+    return () if section.weights is None else (weights.sha256(weights.find_weights(section.weights)),)
 
 
 def prepared_files(section: MethodSection, made: Mapping[str, Stage]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from wsss.data import DataConfig, open_dataset
 from wsss.data.dataset import Dataset
 from wsss.engine import provenance
 from wsss.engine.fingerprint import canonical, fingerprint
-from wsss.errors import StageError
+from wsss.errors import RecipeError, StageError
 from wsss.training.checkpoint import remove_leftovers, write_atomically
 from wsss.training.journal import Progress
 from wsss.training.processes import everyone_agrees, is_main_process, wait_for_everyone
@@ -37,6 +37,7 @@ VERSIONS: Final[dict[str, int]] = {
     "detect-saliency": 1,
     "prepare": 1,
     "train-method": 1,
+    "take-weights": 1,
     "write-words": 1,
     "activate": 1,
     "refine": 1,
@@ -125,6 +126,28 @@ class Stage:
     def folder_name(self) -> str:
         """`<kind>-<fingerprint>`."""
         return f"{self.kind}-{self.fingerprint}"
+
+
+def until_stage(stages: tuple[Stage, ...], until: str | None) -> tuple[Stage, ...]:
+    """The stages up to and including `until` (and its scoring).
+
+    Raises:
+        RecipeError: the recipe has no such stage.
+    """
+    if until is None or until == "evaluate":
+        return stages
+    places = [i for i, stage in enumerate(stages) if not stage.scores and _is_named(stage, until)]
+    if not places:
+        names = ", ".join(f"`{stage.name}`" for stage in stages if not stage.scores)
+        raise RecipeError(f"This recipe has no stage `{until}`. It has {names}.")
+    last = places[-1]
+    while last + 1 < len(stages) and (stages[last + 1].scores or stages[last + 1].kind == "choose-score"):
+        last += 1
+    return stages[: last + 1]
+
+
+def _is_named(stage: Stage, name: str) -> bool:
+    return stage.name == name or (name == "refine" and stage.name.startswith("refine-"))
 
 
 class Workspace:
