@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import torch
 import yaml
 
+from docs_walk import PLACES, STEPS
+from scene_folder import write_scene_folder
 from wsss.report.tables import BLOCK, filled_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,19 +35,27 @@ def blocks(page: Path, kind: str) -> list[str]:
     ]
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Every `wsss …` and `make …` of README and docs, with the page it stands on."""
+def commands(*, whole: bool) -> Iterator[tuple[str, str]]:
+    """Every `wsss …` and `make …` of README and docs, with the page it stands on.
+
+    Args:
+        whole: those of blocks, which can be run as they stand; else those within sentences.
+    """
     for page, name in zip(PAGES, NAMES, strict=True):
         text = page.read_text(encoding="utf-8")
         lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
-        lines += INLINE.findall(FENCE.sub("", text))
-        for line in lines:
-            for command in re.split(r"\s*(?:&&|#)\s*", line.strip()):
+        for line in lines if whole else INLINE.findall(FENCE.sub("", text)):
+            for command in re.split(r"\s*(?:&&|#|>)\s*", line.strip()):
                 if re.match(r"(wsss|make)( |$)", command):
-                    yield name, command
+                    yield name, command.strip()
 
 
-COMMANDS = sorted(set(commands()))
+WHOLE = sorted(set(commands(whole=True)))
+COMMANDS = sorted({*WHOLE, *commands(whole=False)})
+CHEAP = re.compile(
+    r"wsss (--help|--version|list \w+|weights list|paper|paper [\w-]+ --published results"
+    r"|show (scenes|folder|voc12|coco14|msrc_v2|methods|refiners)/[a-z][\w-]*)$"
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -71,6 +82,46 @@ def test_commands_exist_with_their_options(page: str, command: str) -> None:
         assert all(word in targets for word in words[1:] if "=" not in word), f"{page}: {command}"
     else:
         check_program(page, words[1:])
+
+
+@pytest.mark.parametrize(("page", "command"), WHOLE, ids=[command for _, command in WHOLE])
+def test_commands_in_blocks_can_be_called_as_they_stand(page: str, command: str) -> None:
+    """All arguments are there, and no option's value is of the wrong kind. Nothing is run."""
+    words = [word for word in shlex.split(command) if word not in ("--offline", "--debug")]
+    found, rest = leaf(words[1:])
+    if words[0] == "make" or rest == ["--help"] or (not rest and found.no_args_is_help):
+        return
+    found.make_context(found.name, list(rest))  # raises where something is missing or wrong
+
+
+def leaf(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words name, and the words behind its name."""
+    import typer.main
+
+    from wsss.cli.main import app
+
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while rest and hasattr(command, "commands") and rest[0] in command.commands:
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
+@pytest.mark.parametrize("command", sorted({c for _, c in COMMANDS if CHEAP.match(c)}))
+def test_commands_that_only_tell_something_do(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert len(called(command)) > 10
+
+
+def called(command: str) -> str:
+    """What a command prints; it must succeed."""
+    from typer.testing import CliRunner
+
+    from wsss.cli.main import app
+
+    result = CliRunner().invoke(app, shlex.split(command)[1:], prog_name="wsss")
+    assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
+    return str(result.output)
 
 
 def check_program(page: str, words: list[str]) -> None:
@@ -196,6 +247,30 @@ def test_the_example_refiner_refines(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "recipe", "last"),
+    [("add-a-method.md", "my_method", "activate"), ("add-a-refiner.md", "my_refiner", "refine-1-dense_crf")],
+)
+def test_recipes_of_the_pages_run(
+    page: str, recipe: str, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for found in FENCE.finditer(text):
+        if found["file"]:
+            (tmp_path / found["file"]).write_text(found["text"], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    kind = "methods" if "method" in recipe else "refiners"
+    assert "An idea" in called(f"wsss show {kind}/{recipe}.py")
+    small = ("data.train=12", "data.val=6", "data.size=64", "activation.scales=[1.0]")
+    short = ("training.epochs=null", "training.steps=30", "training.batch_size=4")
+    crop = "training.augmentation.crop_size=64"
+    changes = " ".join(f"--set {change}" for change in (*small, *short, crop))
+    called(f"wsss run {recipe}.yaml --until {last} --runs runs {changes}")
+    [document] = Path("runs").glob("*/run.json")
+    assert f'"{last}"' in document.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wsss
     from wsss.engine.run import run
@@ -218,3 +293,38 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     exec(compile("folders = []\n" + lines, "README.md", "exec"), {})
     assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_the_walk_is_that_of_the_pages() -> None:
+    missing = [(page, command) for page, command, _ in STEPS if (page, command) not in WHOLE]
+    assert not missing
+
+
+@pytest.mark.slow
+def test_somebody_with_a_folder_gets_where_the_pages_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_scenes: Any, tiny_tree: Path
+) -> None:
+    """Each command is run as it stands, but for names and for what makes it small."""
+    write_scene_folder(tiny_scenes, tiny_tree, tmp_path / "DATA", untagged=3)
+    shutil.copytree(tmp_path / "DATA" / "images", tmp_path / "photos")
+    photographs = sorted((tmp_path / "photos").iterdir())
+    (tmp_path / "list.txt").write_text(f"photos/{photographs[0].name}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for _, command, added in STEPS:
+        words = shlex.split(f"{command} {added}")
+        runs = [path.parent.as_posix() for path in Path("labels/runs").glob("*/run.json")]
+        names = {name: place.replace("RUN", runs[0] if runs else "") for name, place in PLACES.items()}
+        called(shlex.join(names.get(word, word) for word in words))
+    made = {path.name for path in tmp_path.iterdir()}
+    assert {"proposal", "labels", "model", "masks.json", "tasks.json", "tasks.xml", "masks.xml"} <= made
+    assert {"model.onnx", "coloured", "report", "review"} <= made
+    for folder, count in (("labels/masks", 18), ("masks", 18), ("others", 1)):
+        assert len(list(Path(folder).rglob("*.png"))) == count
+    assert len(list(Path("masks/overlays").glob("*.jpg"))) == 18
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_pictures_are_small_and_described(page: Path) -> None:
+    for text, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        assert len(text) > 20, f"{target} says nothing to those who can't see it"
+        assert (page.parent / target).stat().st_size < 60_000

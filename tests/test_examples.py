@@ -2,101 +2,106 @@
 
 from __future__ import annotations
 
+import ast
+import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tiny_recipe import qa_recipe, random_teacher, random_vqa, write_recipe
-from wsss.engine.plan import plan
-from wsss.engine.recipe import load_recipe
-from wsss.engine.run import read_run, run
-from wsss.engine.stages import Silence, Workspace
-from wsss.methods.base import find_method
+from wsss.data.masks_png import read_mask
+from wsss.engine.run import read_run
 from wsss.training.journal import read_journal
-from wsss.types import Batch
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-METHOD = EXAMPLES / "qa_clims_saliency.py"
+NUMBERED = sorted(EXAMPLES.glob("[0-9]*.py"))
+SHORT = "training={steps: 2, batch_size: 2, augmentation: {crop_size: 64}}"
+SMALL = (
+    *("data.train=12", "data.val=6", "data.size=64", "activation.scales=[1.0]"),
+    *(SHORT, f"segmentation.{SHORT}"),
+)
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("examples")
-    tiny = qa_recipe(random_teacher(folder / "teacher"), random_vqa(folder / "vqa"))
-    tiny["method"]["name"] = str(METHOD)
-    return write_recipe(folder / "example.yaml", tiny)
+def example(name: str) -> dict[str, Any]:
+    """What a numbered example defines."""
+    (path,) = EXAMPLES.glob(f"{name}_*.py")
+    return runpy.run_path(str(path))
 
 
-def test_saliency_joins_the_losses_of_qa_clims(recipe: Path, tmp_path: Path) -> None:
-    result = run(recipe, runs=tmp_path / "runs", until="train-method")
-    record = read_run(result.folder)
-    assert record["supervision"] == "I+L+S"
-    folders = {stage["name"]: result.folder / stage["folder"] for stage in record["stages"]}
-    assert "detect-saliency" in folders
-    losses = read_journal(folders["train-method"] / "log.jsonl")[-1]["losses"]
-    assert set(losses) == {"FRC", "BRC", "REG", "saliency"}
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_examples_are_short_and_may_be_imported_by_spawned_processes(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 80
+    body = ast.parse(text).body
+    calls = [node for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    assert not calls, "work at import time"
+    assert (path in NUMBERED) == ('if __name__ == "__main__":' in text)
 
 
-def test_without_its_weight_it_is_qa_clims_and_reads_no_saliency(recipe: Path) -> None:
-    loaded = load_recipe(recipe, ["method.saliency_weight=0"])
-    assert loaded.supervision == "I+L"
-    assert loaded.method is not None
-    assert not loaded.method.needs_saliency
+@pytest.mark.slow
+def test_the_quickstart_goes_from_a_recipe_to_a_mask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = example("01")["main"](tmp_path, changes=SMALL, clims_changes=(f"initialise.{SHORT}",))
+    assert made["page"].stat().st_size > 10_000
+    assert made["mask"].shape == (64, 64)
+    assert {"maps", "pseudo_masks", "segmentation"} <= set(made["results"][1].scores)
+    assert [gain.stage for gain in made["comparison"].gains if gain.stage == "segmentation"]
+    printed = capsys.readouterr().out
+    assert "mIoU %" in printed
+    assert len(printed) < 4000, "a repr dumps its contents"
 
 
-def test_the_shipped_recipe_of_the_example_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(EXAMPLES.parent)  # paths in recipes are relative to where one works
-    loaded = load_recipe("examples/qa_clims_saliency.yaml")
-    assert loaded.supervision == "I+L+S"
+@pytest.mark.slow
+def test_one_image_is_followed_to_its_mask(tmp_path: Path) -> None:
+    made = example("02")["main"](tmp_path, changes=SMALL)
+    sample, maps, refined = made["sample"], made["maps"], made["refined"]
+    assert (maps.class_ids - 1).tolist() == np.flatnonzero(sample.image_labels).tolist()
+    assert refined.background is not None
+    assert set(made["mask"].unique().tolist()) <= {0, *maps.class_ids.tolist()}
+    assert torch.equal(made["mask"], refined.to_mask())
+    for name in ("maps", "refined"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
 
-def test_the_feedback_is_the_squared_distance_from_the_union_of_salient_classes() -> None:
-    """Loops over images, classes and cells; one class lies beside the saliency and is left out."""
-    cls = find_method(str(METHOD))
-    rng = np.random.default_rng(0)
-    maps = torch.from_numpy(rng.random((2, 3, 4, 4))).float()
-    saliency = torch.zeros(2, 8, 8)
-    saliency[:, :, :4] = 0.9
-    maps[0, 1] = 0.1
-    maps[0, 1, :, 2:] = 0.9  # on none of the salient cells
-    labels = torch.tensor([[True, True, False], [False, True, True]])
-    method = object.__new__(cls)
-    torch.nn.Module.__init__(method)
-    method.config = cls.Config(overlap=0.4)
-    batch = Batch(
-        images=torch.zeros(2, 3, 8, 8),
-        image_labels=labels,
-        image_ids=("a", "b"),
-        valid=torch.ones(2, 8, 8, dtype=torch.bool),
-        aligned={"saliency": saliency},
+@pytest.mark.slow
+def test_a_method_in_one_file_trains_and_writes_maps(tmp_path: Path) -> None:
+    longer = SHORT.replace(
+        "steps: 2, batch_size: 2", "steps: 30, batch_size: 4, optimizer: adamw, learning_rate: 1.0e-3"
     )
-    total = 0.0
-    for image in range(2):
-        taken = []
-        for column in range(3):
-            on = [(y, x) for y in range(4) for x in range(4) if maps[image, column, y, x] > 0.5]
-            hits = sum(float(saliency[image, 2 * y, 2 * x]) > 0.5 for y, x in on)
-            if labels[image, column] and on and hits / len(on) > 0.4:
-                taken.append(column)
-        assert image or taken == [0]
-        for y in range(4):
-            for x in range(4):
-                missed = 1.0
-                for column in taken:
-                    missed *= 1 - float(maps[image, column, y, x])
-                total += (float(saliency[image, 2 * y, 2 * x]) - (1 - missed)) ** 2
-    assert float(method._feedback(batch, maps)) == pytest.approx(total / 32, rel=1e-5)
+    result = example("03")["main"](tmp_path, changes=(*SMALL, longer))
+    record = read_run(result.folder)
+    assert record["method"] == "03_your_own_method"
+    folders = {stage["name"]: result.folder / stage["folder"] for stage in record["stages"]}
+    losses = [entry["losses"] for entry in read_journal(folders["train-method"] / "log.jsonl")]
+    assert set(losses[-1]) == {"classification", "top"}
+    assert len(list((folders["activate"] / "maps").iterdir())) == 12
 
 
-def test_texts_are_prepared_once_whatever_detects_the_saliency(recipe: Path, tmp_path: Path) -> None:
-    def stages(*overrides: str) -> dict[str, str]:
-        loaded = load_recipe(recipe, overrides)
-        workspace = Workspace(tmp_path, loaded.data, torch.device("cpu"), Silence())
-        return {stage.name: stage.fingerprint for stage in plan(loaded, 0, workspace)}
+@pytest.mark.slow
+def test_images_of_ones_own_get_masks_with_tags_and_without(tmp_path: Path) -> None:
+    scope = example("04")
+    images, tags = scope["generated_folder"](tmp_path / "data", train=12, val=3, size=64)
+    labelled = scope["main"](images, tags, tmp_path / "out", quick=True)
+    assert (labelled.from_tags, labelled.from_network) == (12, 3)
+    for folder in (labelled.masks, tmp_path / "out" / "predicted"):
+        masks = sorted(folder.rglob("*.png"))
+        assert [path.stem for path in masks] == sorted(path.stem for path in images.iterdir())
+        assert {read_mask(path).shape for path in masks} == {(64, 64)}
+    assert (tmp_path / "out" / "one-image.png").stat().st_size > 5000
 
-    (tmp_path / "maps").mkdir()
-    shipped, own = stages(), stages(f"method.saliency={{folder: {tmp_path / 'maps'}}}")
-    assert shipped["prepare"] == own["prepare"]
-    assert shipped["train-method"] != own["train-method"]
+
+@pytest.mark.slow
+def test_corrected_masks_train_the_network_again_and_nothing_else(tmp_path: Path) -> None:
+    made = example("05")["main"](tmp_path, count=3, changes=SMALL)
+    folders = [
+        {stage["name"]: stage["folder"] for stage in read_run(made[key].folder)["stages"]}
+        for key in ("before", "after")
+    ]
+    assert folders[0]["activate"] == folders[1]["activate"]
+    assert folders[0]["train-segmentation"] != folders[1]["train-segmentation"]
+    assert read_run(made["after"].folder)["supervision"] == "I+M(3)"
+    assert len(made["review"].suspects) == 12
+    assert [gain.stage for gain in made["comparison"].gains if gain.stage == "segmentation"]

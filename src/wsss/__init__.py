@@ -17,6 +17,7 @@ _HOMES = {
     "Comparison": "wsss.engine.compare",
     "FolderConfig": "wsss.data",
     "Frozen": "wsss.methods.base",
+    "LabelSettings": "wsss.engine.label",
     "MapStore": "wsss.activation.store",
     "Method": "wsss.methods.base",
     "MethodConfig": "wsss.methods.base",
@@ -26,12 +27,14 @@ _HOMES = {
     "RunResult": "wsss.engine.run",
     "Sample": "wsss.types",
     "ScenesConfig": "wsss.data",
+    "SegmentationModel": "wsss.segmentation.model",
     "TrainingConfig": "wsss.training.config",
     "VocConfig": "wsss.data",
     "WsssError": "wsss.errors",
     "compare": "wsss.engine.compare",
     "extract": "wsss.activation.extract",
     "find_method": "wsss.methods.base",
+    "label_folder": "wsss.engine.label",
     "list_methods": "wsss.methods.base",
     "list_recipes": "wsss.engine.recipe_files",
     "list_refiners": "wsss.refiners.base",
@@ -39,6 +42,7 @@ _HOMES = {
     "load_teacher": "wsss.models.clip",
     "open_dataset": "wsss.data",
     "run": "wsss.engine.run",
+    "show_maps": "wsss.export.show_maps",
     "train": "wsss.training.loop",
     "write_report": "wsss.report.page",
 }
@@ -50,6 +54,7 @@ __all__ = [
     "Comparison",
     "FolderConfig",
     "Frozen",
+    "LabelSettings",
     "MapStore",
     "Method",
     "MethodConfig",
@@ -59,12 +64,14 @@ __all__ = [
     "RunResult",
     "Sample",
     "ScenesConfig",
+    "SegmentationModel",
     "TrainingConfig",
     "VocConfig",
     "WsssError",
     "compare",
     "extract",
     "find_method",
+    "label_folder",
     "list_methods",
     "list_recipes",
     "list_refiners",
@@ -72,6 +79,7 @@ __all__ = [
     "load_teacher",
     "open_dataset",
     "run",
+    "show_maps",
     "train",
     "write_report",
 ]
@@ -81,14 +89,17 @@ if TYPE_CHECKING:
     from wsss.activation.store import MapStore
     from wsss.data import FolderConfig, ScenesConfig, VocConfig, open_dataset
     from wsss.engine.compare import Comparison, compare
+    from wsss.engine.label import LabelSettings, label_folder
     from wsss.engine.recipe import Recipe, load_recipe
     from wsss.engine.recipe_files import list_recipes
     from wsss.engine.run import RunResult, run
     from wsss.errors import WsssError
+    from wsss.export.show_maps import show_maps
     from wsss.methods.base import Frozen, Method, MethodConfig, find_method, list_methods
     from wsss.models.clip import load_teacher
     from wsss.refiners.base import Refiner, list_refiners
     from wsss.report.page import write_report
+    from wsss.segmentation.model import SegmentationModel
     from wsss.training.config import TrainingConfig
     from wsss.training.loop import train
     from wsss.types import ActivationMaps, Batch, ClassInfo, Paper, Sample

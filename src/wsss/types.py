@@ -93,6 +93,14 @@ class Sample:
         """The same sample as training may see it."""
         return replace(self, mask=None)
 
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        present = (np.flatnonzero(self.image_labels) + 1).tolist()
+        return (
+            f"Sample({self.image_id!r}, {height} x {width} pixels, classes {present} of "
+            f"{len(self.image_labels)}, {'no mask' if self.mask is None else 'with mask'})"
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -121,6 +129,14 @@ class Batch:
             image_ids=self.image_ids,
             valid=self.valid.to(device, non_blocking=True),
             aligned={name: value.to(device, non_blocking=True) for name, value in self.aligned.items()},
+        )
+
+    def __repr__(self) -> str:
+        height, width = self.images.shape[-2:]
+        also = "".join(f", {name}" for name in self.aligned)
+        return (
+            f"Batch({len(self.images)} images of {height} x {width} pixels, {self.image_labels.shape[-1]} "
+            f"classes{also}, {self.images.device})"
         )
 
 
@@ -293,3 +309,19 @@ class ActivationMaps:
         """The same maps on `device`."""
         background = None if self.background is None else self.background.to(device)
         return ActivationMaps(self.class_ids.to(device), self.scores.to(device), background)
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        background = "unknown" if self.background is None else _span(self.background)
+        return (
+            f"ActivationMaps(classes {self.class_ids.tolist()}, {height} x {width}, "
+            f"scores {_span(self.scores)}, background {background}, {self.scores.device})"
+        )
+
+
+def _span(values: Tensor) -> str:
+    """Smallest and largest value, for people."""
+    if not values.numel():
+        return "none"
+    low, high = (f"{float(limit):.2f}" for limit in torch.aminmax(values))
+    return low if low == high else f"{low} to {high}"
