@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -94,6 +95,23 @@ def test_exit_statuses_tell_mistakes_failures_and_interruptions_apart(monkeypatc
     interrupted = fails(KeyboardInterrupt())
     assert interrupted.exit_code == 130
     assert "Run the same command again to continue." in interrupted.stderr
+
+
+def test_errors_of_the_system_say_what_to_do_and_long_messages_are_cut(monkeypatch, place: Path):
+    def fails(error):
+        def run_stage(*_, **__):
+            raise error
+
+        monkeypatch.setattr(run_commands, "run_stage", run_stage)
+        return plain(call("run", place / "cam.yaml").stderr)
+
+    assert "No space left" in fails(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"))
+    assert "Free some space, then run the same command" in fails(OSError(errno.ENOSPC, "full", "x"))
+    assert "Give a folder" in fails(NotADirectoryError(errno.ENOTDIR, "no folder", "x"))
+    cut = fails(RecipeError("begin" + "x" * 100_000 + "end."))
+    assert cut.startswith("Error: beginxx")
+    assert cut.endswith("xxend.")
+    assert len(cut) < 2_100
 
 
 def test_debug_shows_where_an_error_came_from_wherever_it_stands():

@@ -83,7 +83,7 @@ def test_a_recipe_without_weights_does_not_mention_them(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"method": CAM}, "`training` is missing.*`method.weights`"),
-        ({"initialise": {"method": CAM, "training": training(1)}}, "`method.weights` and `initialise` are both"),
+        ({"initialise": {"method": CAM, "training": training(1)}}, "`method.weights` and `initialise` are"),
     ],
 )
 def test_what_contradicts_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 a failure, 2 a mistake in the input, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from wsss.cli import (
     papers,
     predict,
     questions,
+    review,
     runs,
     saliency,
     show,
@@ -36,6 +38,17 @@ from wsss.errors import WsssError
 
 EVERYWHERE = ("--debug", "--offline")
 """Options that may stand before or after the command."""
+
+_NO_SPACE = "Free some space, then run the same command again to continue. "
+_NO_FOLDER = "Give a folder that is none of the files there. "
+_NO_RIGHT = "Give a folder that this user may write to. "
+
+ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _NO_SPACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NO_RIGHT),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _NO_FOLDER),
+}
+"""What to do about errors of the operating system."""
 
 LONGEST_MESSAGE = 2_000
 """Letters; damaged inputs can hold names without end, and messages show them."""
@@ -62,7 +75,8 @@ class Program(TyperGroup):
         except (OSError, RuntimeError, MemoryError) as error:
             if type(error).__module__.startswith(("click", "typer")):
                 raise
-            _explain(ctx, f"{type(error).__name__}: {error} (`--debug` shows where.)")
+            advice = ADVICE.get(getattr(error, "errno", None) or 0, "")
+            _explain(ctx, f"{type(error).__name__}: {error}. {advice}(`--debug` shows where.)")
             raise SystemExit(1) from None
 
 
@@ -117,6 +131,7 @@ for commands in (
     doctor,
     label,
     runs,
+    review,
     evaluate,
     papers,
     show,

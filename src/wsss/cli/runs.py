@@ -52,10 +52,16 @@ def run_recipe(
         str | None, typer.Option(help="Another method: a name, or the path of a Python file.")
     ] = None,
     until: Annotated[str | None, typer.Option(help="Last stage to run.")] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(help="Masks corrected by hand: folder of `<image id>.png`, or a COCO JSON file."),
+    ] = None,
     estimate: Annotated[bool, typer.Option(help="Estimate time, memory and disk before a long run.")] = True,
 ) -> None:
     """Run a recipe: all stages that are not finished."""
     overrides = [*(settings or ()), *([f"method.name={method}"] if method else ())]
+    if corrections is not None:
+        overrides.append(f"corrections.folder={json.dumps(str(corrections))}")  # quoted: it is read as YAML
     run_stage(recipe, until, seed, overrides, runs, with_estimate=estimate)
 
 

@@ -6,6 +6,7 @@ the numbers in the report, and part of what a comparison gives as JSON.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ SUPERVISIONS: Final = {
 }
 """What a run learned from, in the order of tables, in words."""
 
+_CORRECTED: Final = re.compile(r"\+M\((\d+)\)")  # masks that people gave back
+
 
 @dataclass(frozen=True)
 class Passport:
@@ -39,7 +42,7 @@ class Passport:
         data_version: the generated world, or a digest of all files.
         split: whose masks scored it.
         images: how many images were counted.
-        supervision: I, I+S, I+L or F; an oracle is named.
+        supervision: I, I+S, I+L or F; I+M(12) and the like with 12 corrected masks; an oracle is named.
         background_score_source: who chose the background score: fixed, oracle, automatic or none.
         background_score: the score, where there is one.
         crf: whether a dense CRF had a hand in the maps, or in what the network was trained on (PSA and IRN:
@@ -147,13 +150,15 @@ def by_supervision(supervisions: Iterable[str]) -> list[tuple[str, str]]:
     kinds = list(SUPERVISIONS)
 
     def place(supervision: str) -> tuple[int, str]:
-        kind = supervision.partition(" ")[0]
+        kind = _CORRECTED.sub("", supervision).partition(" ")[0]
         return kinds.index(kind) if kind in kinds else kinds.index("F"), supervision
 
     found = []
     for supervision in sorted(set(supervisions), key=place):
-        kind, space, remark = supervision.partition(" ")
-        found.append((supervision, SUPERVISIONS.get(kind, kind) + space + remark))
+        corrected = _CORRECTED.search(supervision)
+        kind, space, remark = _CORRECTED.sub("", supervision).partition(" ")
+        given = f", {corrected[1]} masks corrected by hand" if corrected else ""
+        found.append((supervision, SUPERVISIONS.get(kind, kind) + given + space + remark))
     return found
 
 

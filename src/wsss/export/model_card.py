@@ -85,7 +85,9 @@ def supervision(word: str) -> str:
         >>> supervision("I+L")
         'image tags and a language teacher (I+L)'
     """
-    return f"{SUPERVISION.get(word.removesuffix(' (oracle)'), 'see the method')} ({word})"
+    kind, plus, corrected = word.removesuffix(" (oracle)").partition("+M(")
+    given = f", {corrected.rstrip(')')} masks corrected by hand" if plus else ""
+    return f"{SUPERVISION.get(kind, 'see the method')}{given} ({word})"
 
 
 def licences(record: Mapping[str, Any]) -> dict[str, tuple[str, str, str]]:
