@@ -57,7 +57,7 @@ def test_published_lengths_batches_rates_and_crops():
     assert {name: length(config) for name, config in published.items()} == {
         "voc12": (20_000, 10, 2.5e-4),
         "voc12_imagenet": (30_000, 20, 2.5e-4),
-        "coco14": (100_000, 10, 2.5e-4),
+        "coco14": (100_000, 20, 2.5e-4),
         "vgg16_v1": (20_000, 10, 1e-3),
         "vgg16_v2": (20_000, 10, 1e-3),
         "resnet38_v1": (20_000, 10, 1e-3),

@@ -5,6 +5,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from wsss.errors import ShapeError, WeightsError
 from wsss.layers.statistics import STATISTICS
 from wsss.models.resnet import resnet101
+from wsss.models.weights import read_weights
 from wsss.segmentation import SegmentationConfig, build, without_weights
 from wsss.segmentation.conventions import MEAN, STD, Conventions
 from wsss.segmentation.deeplab import DeepLab
@@ -152,3 +153,20 @@ def test_dilated_stages_of_torchvisions_weights_equal_a_dilated_torchvision_netw
         torch.testing.assert_close(
             resnet101_deeplab(weights=path).eval()(images), features, rtol=1e-3, atol=1e-3
         )
+
+
+def test_a_torchvision_net_inside_a_methods_checkpoint_keeps_its_conventions(torchvision_file, tmp_path):
+    """The names prove whose it is, whatever stands before them."""
+    state = {f"backbone.{name}": value for name, value in read_weights(torchvision_file[0]).items()}
+    save_state(tmp_path / "cam.safetensors", state | {"classifier.weight": torch.zeros(3, 2048, 1, 1)})
+    loaded = resnet101_deeplab(weights=tmp_path / "cam.safetensors")
+    assert loaded.conventions == Conventions(preprocess="imagenet", stride_in_1x1=False)
+
+
+def test_a_net_of_either_convention_must_be_told_which(net, tmp_path):
+    state = {f"backbone.{name}": value for name, value in net.backbone.state_dict().items()}
+    save_state(tmp_path / "ours.safetensors", state)
+    with pytest.raises(WeightsError, match=r"segmentation\.conventions"):
+        resnet101_deeplab(weights=tmp_path / "ours.safetensors")
+    told = Conventions(preprocess="imagenet", stride_in_1x1=False)
+    assert resnet101_deeplab(weights=tmp_path / "ours.safetensors", conventions=told).conventions == told

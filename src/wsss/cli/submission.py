@@ -49,6 +49,7 @@ def submission(
         folder, root = predictions, voc
         if (predictions / "run.json").is_file():
             folder, of_run = server.predictions_of_run(predictions)
+            server.check_competition(predictions, external_data=external_data)
             root = voc or of_run
         if root is None:
             raise DataError("Say where the test images are: `--voc ROOT`. All are compared with them.")

@@ -334,6 +334,8 @@ def parse_method(raw: Any, where: str, source: str) -> MethodSection:
     cls = _method_class(name)
     chosen = _preset(cls.presets, preset, f"Method `{name}`", source)
     advice = f"Run `wsss show methods/{name}` for all keys."
+    if section.get("weights") and "backbone_weights" in cls.Config.model_fields:
+        values["backbone_weights"] = None  # the whole network is given
     config = validated(cls.Config, {**chosen, **values}, where=where, source=source, advice=advice)
     return MethodSection.model_validate({**section, "config": config})
 

@@ -99,6 +99,21 @@ def predictions_of_run(run: Path) -> tuple[Path, Path]:
     return (run / folder / "predictions").resolve(), Path(data["root"])
 
 
+def check_competition(run: Path, *, external_data: bool) -> None:
+    """Refuse comp5, which is for VOC's data alone, for a run that learned from more.
+
+    Raises:
+        DataError: the run read pretrained weights, or was guided by language or saliency.
+    """
+    record = read_run(run)
+    if not external_data and (record["weights"] or "+" in record["supervision"]):
+        what = ", ".join(sorted(record["weights"])) or f"supervision {record['supervision']}"
+        raise DataError(
+            f"{run} learned from more than VOC's data ({what}), which comp5 does not allow. "
+            "Give `--external-data`: the archive becomes one of comp6."
+        )
+
+
 def write_submission(
     predictions: Path,
     out: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -37,7 +38,7 @@ def download(url: str, target: Path, *, digest: str, progress: Progress | None =
     part = target.with_name(f"{target.name}.part")
     try:
         _receive(url, part, progress)
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise WeightsError(
             f"The download of {target.name} stopped ({error}). Run the same command again: it goes on."
         ) from error

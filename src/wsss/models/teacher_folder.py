@@ -77,7 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WeightsError(f"{path} is no readable JSON file ({error}). Restore it.") from error
     return loaded if isinstance(loaded, dict) else {}
 

@@ -115,7 +115,11 @@ def named_weights(
         plain = nested
     else:
         plain = without_prefix(plain, "base.")
-    preprocess, stride = ("unknown", None) if official or nested else _conventions(plain)
+    preprocess, stride = _conventions(plain)
+    either = {"layer1.conv1.conv.weight", "conv1_1.weight"} & set(plain)
+    if official or (nested and either):
+        # CLIMS's networks may see CLIP's statistics, and ours of caffe's names follow either convention
+        preprocess, stride = "unknown", None if nested else stride
     if network == "vgg16" and is_torchvision_vgg(plain):
         plain = vgg16_from_torchvision(plain)
     note = PLAIN_VGG if _is_plain_vgg(plain) else ""

@@ -64,8 +64,8 @@ class SegmentationConfig(BaseModel):
     ] = Field(
         "voc12",
         description="Defaults of all other fields: voc12 = DeepLab V2 on VOC 2012 (deeplab-pytorch), "
-        "voc12_imagenet = from ImageNet weights (CLIMS), coco14 = 100,000 steps of 10 images (CLIMS; LPCAM: "
-        "of 20 at 2e-4, RIB: crops of 481, scales to 2); vgg16_v1, vgg16_v2 and resnet38_v1 (SEAM; "
+        "voc12_imagenet = from ImageNet weights (CLIMS), coco14 = 100,000 steps of 2 x 10 images (CLIMS; "
+        "LPCAM: at 2e-4, RIB: crops of 481, scales to 2); vgg16_v1, vgg16_v2 and resnet38_v1 (SEAM; "
         "resnet38_v1_qa_clims) = DeepLab V1 and V2 on VOC 2012; scenes…: small networks from random weights "
         "for small images.",
     )

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from typing_extensions import Self
 
+from wsss.errors import WeightsError
 from wsss.layers.statistics import STATISTICS, Triple
 from wsss.models.weight_names import NamedWeights
 
@@ -37,7 +38,17 @@ class Conventions(BaseModel):
 
     @classmethod
     def of(cls, weights: NamedWeights) -> Self:
-        """Those of published weights; caffe's where the weights do not tell."""
+        """Those of published weights; strides are caffe's where a network has none to tell.
+
+        Raises:
+            WeightsError: the weights' names leave open which images they want.
+        """
+        if weights.preprocess == "unknown":
+            raise WeightsError(
+                "These weights do not tell which images they want. Write `segmentation.conventions: "
+                "{preprocess: imagenet, stride_in_1x1: false}` (torchvision's) or "
+                "`{preprocess: bgr_levels, stride_in_1x1: true}` (caffe's)."
+            )
         preprocess = "imagenet" if weights.preprocess == "imagenet" else "bgr_levels"
         return cls(preprocess=preprocess, stride_in_1x1=weights.stride_in_1x1 is not False)
 

@@ -92,7 +92,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     },
     # CLIMS and QA-CLIMS on COCO 2014. Others: batches of 10 twice and a rate of 2e-4 (LPCAM), crops of 481
     # and scales up to 2 (RIB)
-    "coco14": {"training": {**_VOC12, "steps": 100_000, "batch_size": 10, "accumulate": 1}},
+    "coco14": {"training": {**_VOC12, "steps": 100_000, "batch_size": 10}},
     # DeepLab's LargeFOV with the poly schedule of the V2 paper; V1's own: batches of 30, 6,000 steps, a tenth
     # of the rate after each 2,000
     "vgg16_v1": {"network": "deeplab_v1", "rates": (12,), **_VGG16},

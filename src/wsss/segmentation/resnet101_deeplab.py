@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from wsss.errors import ShapeError
 from wsss.models.backbone import Backbone, BatchNormMode, initialise_convolutions
-from wsss.models.weight_names import DEEPLAB
-from wsss.models.weights import backbone_state, load_backbone_weights
+from wsss.models.weights import load_backbone_weights
 from wsss.segmentation.conventions import Conventions
 
 STAGES: Final = (  # blocks, channels, stride, dilation
@@ -139,9 +138,10 @@ def resnet101_deeplab(
         raise ShapeError(
             f"`output_stride` of resnet101_deeplab must be 8; got {output_stride}. Leave it out."
         )
-    if weights is not None and conventions is None:
-        conventions = Conventions.of(backbone_state(weights, DEEPLAB))
     net = ResNet101DeepLab(conventions)
     if weights is not None:
-        load_backbone_weights(net, weights)
+        named = load_backbone_weights(net, weights)  # what does not fit is refused first
+        if conventions is None:
+            net = ResNet101DeepLab(Conventions.of(named))
+            load_backbone_weights(net, weights)
     return net.freeze(batch_norm=batch_norm)

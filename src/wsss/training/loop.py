@@ -83,8 +83,9 @@ def train(
     The same call goes on after an interruption, and returns at once (weights loaded) when all is done.
     The network ends on the device it was trained on, in training mode.
 
-    Several processes give what one process gives with batches of the same size, up to rounding: batch norms
-    take their statistics over all processes. Dropout draws other numbers in each of them.
+    Several processes give what one process gives with batches of the same size, up to rounding, where losses
+    count over all processes as those of the methods do (`layers.pair_count`): batch norms take their
+    statistics over all processes. Dropout draws other numbers in each of them.
 
     Args:
         trainable: network to train, initialised by the caller in the same way each time.

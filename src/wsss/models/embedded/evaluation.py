@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel
+from transformers import CLIPModel
 
 from wsss.data.scenes.drawing import Scene, draw_scene, without_key
 from wsss.data.scenes.vocabulary import context_names, vocabulary
 from wsss.data.scenes.world import SceneSpec, plan_scene
+from wsss.models.clip import read_model
 from wsss.models.embedded.compose import IMAGE_MEAN, IMAGE_STD
 from wsss.models.embedded.concepts import PROMPT, concepts
+from wsss.models.teacher_folder import has_safetensors, read_config
 
 SMALLEST_GROUND: Final = 0.05  # of the image; smaller patches of a background are not asked about
 SMALLEST_THING: Final = 0.008
@@ -77,11 +79,13 @@ class _Judge:
     """The teacher, asked for unit features of masked images and of texts."""
 
     def __init__(self, folder: Path) -> None:
-        self._model = CLIPModel.from_pretrained(
-            str(folder), dtype=torch.float32, local_files_only=True
-        ).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        self._size = int(self._model.config.vision_config.image_size)
+        read_config(folder)
+        model, self._tokenizer = read_model(
+            folder, CLIPModel, safe=has_safetensors(folder, allow_pickle=False)
+        )
+        self._model: Any = model.float().eval()
+        settings: Any = model.config
+        self._size = int(settings.vision_config.image_size)
 
     @torch.no_grad()
     def texts(self, words: Sequence[str]) -> Tensor:

@@ -20,6 +20,7 @@ CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 MODEL_TYPE: Final = "wsss-saliency"
 WIDTHS: Final = (24, 48, 64, 96)  # channels at 1/2, 1/4, 1/8 and 1/16 of the image's size
+LARGEST_WIDTH: Final = 1_024
 STRIDE: Final = 2 * 2 ** (len(WIDTHS) - 1)  # image sizes are padded to multiples of it
 LEAST_SIZE: Final = 32  # pixels; smaller images are padded to it
 WORKING_SIZE: Final = 96  # pixels of the longer side for which the shipped detector is trained
@@ -144,7 +145,7 @@ def load_saliency_net(folder: Path) -> SaliencyNet:
             f"{folder} holds no saliency detector of the embedded format (a {CONFIG} with `model_type` "
             f"`{MODEL_TYPE}`). Make one with `wsss embedded train saliency --out {folder.name}`."
         )
-    net = SaliencyNet(tuple(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["widths"]))
+    net = SaliencyNet(_widths(folder))
     state = load_state(folder / WEIGHTS)[0]
     own = {k: v.shape for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     if {name: value.shape for name, value in state.items()} != own:
@@ -156,9 +157,22 @@ def load_saliency_net(folder: Path) -> SaliencyNet:
     return net.eval()
 
 
+def _widths(folder: Path) -> tuple[int, int, int, int]:
+    """What the configuration says of the network."""
+    found = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("widths")
+    are_numbers = isinstance(found, list) and all(type(width) is int for width in found)
+    if not are_numbers or len(found) != len(WIDTHS) or not 1 <= min(found) <= max(found) <= LARGEST_WIDTH:
+        raise WeightsError(
+            f"`widths` in {folder / CONFIG} must be {len(WIDTHS)} numbers of channels; got "
+            f"{str(found)[:80]}. Make the detector again with `wsss embedded train saliency`."
+        )
+    first, second, third, fourth = found
+    return first, second, third, fourth
+
+
 def _is_detector(folder: Path) -> bool:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("model_type") == MODEL_TYPE
