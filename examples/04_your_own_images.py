@@ -3,7 +3,7 @@
     python examples/04_your_own_images.py IMAGES TAGS OUT     # TAGS: a CSV file, image,labels
     python examples/04_your_own_images.py                     # on a small generated folder
 
-Does what `wsss label IMAGES TAGS --out OUT` and `wsss predict` do.
+Does what `wsss label IMAGES TAGS --out OUT --method cam` and `wsss predict` do.
 """
 
 from __future__ import annotations

@@ -296,6 +296,9 @@ def test_anybodys_folders_are_scored(dataset: MemoryDataset, tmp_path: Path) -> 
     assert scores["entries"][0]["boundary"] == expected["entries"][0]["boundary"]
     assert scores["images"] == 4
     assert evaluate_folders(predictions, masks)["class_names"] == ["background", "1", "2", "3"]
+    write_mask(predictions / "image_2.png", np.full_like(dataset.masks["image_2"], 99))
+    with pytest.raises(DataError, match=r"image_2\.png .*must hold 0…\d; got 99"):
+        evaluate_folders(predictions, masks, NAMES)
     (predictions / "image_2.png").unlink()
     with pytest.raises(DataError, match=r"1 of 4 predictions are missing .* image_2\.png"):
         evaluate_folders(predictions, masks, NAMES)
@@ -309,3 +312,11 @@ def test_progress_is_told(store: MapStore, dataset: MemoryDataset) -> None:
     score_maps(store, dataset, dataset.names, progress=lambda *call: calls.append(call))
     passes = ("images", "images, edges")
     assert calls == [(number, 4, note) for note in passes for number in range(1, 5)]
+
+
+def test_maps_of_an_unknown_class_are_named(store: MapStore, dataset: MemoryDataset) -> None:
+    size = dataset.masks["image_1"].shape
+    maps = ActivationMaps(torch.tensor([9]), torch.ones(1, *size))
+    store.write("image_1", maps, image_size=size)
+    with pytest.raises(DataError, match=r"maps of image_1 .* must be of classes 1-3; got \[9\]"):
+        score_maps(store, dataset, dataset.names)

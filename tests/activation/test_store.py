@@ -122,3 +122,31 @@ def test_temporary_files_are_no_maps(tmp_path: Path) -> None:
     (tmp_path / ".tmp-0123-a.npz").write_bytes(b"half")
     assert MapStore(tmp_path).ids() == ()
     assert MapStore(tmp_path / "nowhere").ids() == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"scores": np.zeros((6, 8), np.float16)}, "`scores` must have 3 axes"),
+        ({"scores": np.array([[["a"]]])}, "`scores` must have 3 axes of floats"),
+        ({"scores": np.full((2, 6, 8), np.nan, np.float16)}, "must lie in"),
+        ({"class_ids": np.array([5, 2])}, "must ascend"),
+        ({"class_ids": np.array([1])}, "one row per class id"),
+        ({"image_size": np.array([6])}, "height and width"),
+        ({"image_size": np.array([2**40, 2**40])}, "height and width"),
+        ({"stride": np.int32(0)}, "at least 1"),
+        ({"peaks": np.ones(2, np.float32)}, "out of range"),
+        ({"background": np.zeros((3, 3), np.float16)}, "like the scores"),
+        ({"foreign": np.zeros(1)}, "foreign"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(
+    tmp_path: Path, changes: dict[str, np.ndarray], reason: str
+) -> None:
+    store = MapStore(tmp_path)
+    store.write("a", some_maps(), image_size=(6, 8))
+    with np.load(store.path("a")) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez_compressed(store.path("a"), **{**arrays, **changes})
+    with pytest.raises(DataError, match=rf"a\.npz is no whole maps file .*{reason}"):
+        store.read("a")

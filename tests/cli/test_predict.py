@@ -86,3 +86,17 @@ def test_a_tall_image_in_tiles_has_its_own_size(model: Path, tmp_path: Path) -> 
     assert call("predict", model, image, "--out", tmp_path / "out", "--tile", "128").exit_code == 0
     with Image.open(tmp_path / "out" / "tall.png") as mask:
         assert mask.size == (96, 400)
+
+
+def test_scales_that_leave_a_stamp_are_warned_of_once(photos: Path, tmp_path: Path) -> None:
+    model = small_model(test_flip=False, test_scales=(0.0794,)).save_pretrained(tmp_path / "shrinking")
+    for name in ("c.png", "d.png"):
+        save_image(tmp_path / "large" / name, noise(600, 800))
+    done = call("predict", model, tmp_path / "large", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    said = plain(done.stderr)
+    assert said.count("800 pixels long, at 64 pixels") == said.count("--scales 0.4`") == 1
+    mended = call("predict", model, tmp_path / "large", "--out", tmp_path / "mended", "--scales", "0.4")
+    assert "pixels long" not in plain(mended.stderr)
+    whole = call("predict", model, photos, "--out", tmp_path / "whole", "--scales", "1")
+    assert "pixels long" not in plain(whole.stderr)  # small, but not shrunk

@@ -327,6 +327,7 @@ def test_a_recipe_that_would_not_run_is_an_error(folder: Path, tmp_path: Path):
     findings = diagnose(recipe).findings
     assert [finding.code for finding in findings] == ["recipe-does-not-run"]
     assert "only 48 tagged images" in findings[0].what
+    assert only(recipe, "recipe-does-not-run", "error").what == findings[0].what  # without an estimate too
 
 
 def test_language_methods_want_words_for_surroundings(folder: Path):

@@ -11,6 +11,7 @@ from wsss.data import open_dataset
 from wsss.data.classes import read_classes
 from wsss.doctor.doctor import diagnose
 from wsss.doctor.proposals import Proposal, readable, write_proposal
+from wsss.engine.fit import check_images
 from wsss.engine.folder_recipe import METHODS
 from wsss.engine.recipe import load_recipe
 from wsss.errors import DataError
@@ -107,3 +108,21 @@ def test_names_become_words():
         "rust",
         "xray tube",
     ]
+
+
+@pytest.mark.parametrize("listed", [0, 7])
+def test_batches_fit_the_images_that_are_trained_on(tmp_path: Path, listed: int):
+    folder = write_folder(tmp_path / "few", 18)
+    if listed:
+        lists = folder / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("".join(f"{n:03d}\n" for n in range(listed)))
+        (lists / "val.txt").write_text("017\n")
+    _, path = write_proposal(proposed(folder), tmp_path / "out")
+    recipe = load_recipe(path)
+    dataset = open_dataset(recipe.data)
+    images = listed or 14  # a fifth of 18, four, are kept for testing
+    assert len(dataset.ids("train")) == images
+    assert recipe.training is not None
+    assert recipe.training.batch_size == images
+    check_images(recipe, dataset)  # what `wsss run` checks

@@ -226,6 +226,15 @@ def test_two_masks_of_one_image_are_refused(tmp_path, tiny_scenes):
     assert "Two corrected masks" in refused(tmp_path, tiny_scenes)
 
 
+def test_extensions_count_in_any_case(tmp_path):
+    write_mask(tmp_path / "a.png", drawn(1))
+    write_mask(tmp_path / "b.png", drawn(2))
+    (tmp_path / "b.png").rename(tmp_path / "b.PNG")
+    given = open_given_masks(tmp_path)
+    assert given.names == ("a", "b")
+    assert np.array_equal(given.read("b", ()), drawn(2))
+
+
 def test_an_unknown_category_is_refused(tmp_path, tiny_scenes):
     names = list(tiny_scenes.class_names)
     image_id = tiny_scenes.ids("train")[0]

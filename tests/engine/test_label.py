@@ -13,7 +13,7 @@ import pytest
 from scene_folder import write_scene_folder
 from tiny_recipe import Recorder
 from wsss.data.masks_png import read_mask
-from wsss.engine.label import LabelSettings, label_folder, label_recipe
+from wsss.engine.label import HEADING, LabelSettings, _make_room, label_folder, label_recipe
 from wsss.engine.recipe import load_recipe, parse_recipe
 from wsss.engine.stages import stage_record
 from wsss.errors import DataError, RecipeError
@@ -147,3 +147,50 @@ def test_outputs_never_lie_in_the_way_of_inputs(settings: LabelSettings, folder:
         label_recipe(replace(settings, out=folder, masks=folder / "masks"))
     with pytest.raises(RecipeError, match="Did you mean `clims`"):
         label_recipe(replace(settings, method="clim"))
+
+
+def test_what_others_wrote_is_never_replaced(settings: LabelSettings, folder: Path, tmp_path: Path):
+    with pytest.raises(DataError, match=r"masks holds .* would be replaced\. Name another output folder"):
+        label_recipe(replace(settings, out=folder))  # its true masks, though nobody named them
+    nested = tmp_path / "nested" / "masks" / "north" / "a.png"
+    nested.parent.mkdir(parents=True)
+    nested.write_bytes(b"mine")
+    with pytest.raises(DataError, match="would be replaced"):
+        label_folder(replace(settings, out=tmp_path / "nested"))
+    assert nested.read_bytes() == b"mine"
+    recipe = settings.out / "recipe.yaml"
+    recipe.parent.mkdir()
+    for text in ("name: mine\n", "", f"name: mine\n# {HEADING}\n"):
+        recipe.write_text(text)
+        with pytest.raises(DataError, match=r"recipe\.yaml was not written by `wsss label`"):
+            label_folder(settings)
+        assert recipe.read_text() == text
+    recipe.write_text(f"# {HEADING}\nname: own\n")
+    (settings.out / "masks").mkdir()
+    (settings.out / "masks" / "a.png").write_bytes(b"own")
+    assert label_recipe(settings)["name"].endswith("-quick")  # its own folder: the call goes on
+
+
+def test_room_is_made_once_for_each_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    swept: list[Path] = []
+    monkeypatch.setattr("wsss.engine.label.remove_leftovers", swept.append)
+    kept = {tmp_path / f"{place}/{n}.png" for place in ("north", "south") for n in range(9)}
+    (tmp_path / "north").mkdir()
+    for name in ("north/0.png", "north/gone.png", "gone.png"):
+        (tmp_path / name).write_bytes(b"mask")
+    _make_room(tmp_path, kept)
+    assert sorted(swept) == [tmp_path / "north", tmp_path / "south"]
+    assert list(tmp_path.rglob("*.png")) == [tmp_path / "north" / "0.png"]
+
+
+def test_masks_are_written_after_one_sweep(settings: LabelSettings, monkeypatch: pytest.MonkeyPatch):
+    swept: list[Path] = []
+    monkeypatch.setattr("wsss.engine.label.remove_leftovers", swept.append)
+    masks = settings.out / "masks"
+    (settings.out / "recipe.yaml").parent.mkdir()
+    (settings.out / "recipe.yaml").write_text(f"# {HEADING}\n")
+    masks.mkdir()
+    (masks / "gone.png").write_bytes(b"of an image that is gone")
+    labelled = label_folder(replace(settings, method="cam"))
+    assert swept == [masks]
+    assert len(list(masks.iterdir())) == labelled.from_tags + labelled.from_network

@@ -313,3 +313,51 @@ def test_coco_annotations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text(json.dumps(document))
         with pytest.raises(DataError, match="is no COCO file of masks"):
             list(coco.read_coco(tmp_path / "x.json"))
+
+
+@pytest.mark.parametrize("name", ["tasks.xml", "tasks.XML"])
+def test_tasks_never_have_the_name_of_their_set_up(source: MaskSource, tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"ends in \.json"):
+        label_studio.write_label_studio(source, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_only_a_set_up_is_replaced_by_a_set_up(source: MaskSource, tmp_path: Path) -> None:
+    cvat.write_cvat(source, tmp_path / "x.xml")
+    before = (tmp_path / "x.xml").read_bytes()
+    with pytest.raises(DataError, match=r"x\.xml, where the labelling set-up goes, holds something else"):
+        label_studio.write_label_studio(source, tmp_path / "x.json")
+    assert (tmp_path / "x.xml").read_bytes() == before
+    assert not (tmp_path / "x.json").exists()
+    assert label_studio.write_label_studio(source, tmp_path / "y.json") == (
+        label_studio.write_label_studio(source, tmp_path / "y.json")
+    )
+
+
+def test_pngs_replace_nothing_but_an_earlier_export(
+    source: MaskSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="or inside it"):
+        png.write_pngs(source, source.folder / "plain", "plain")
+    for name in ("below/a.png", "classes.json"):  # 11 and 12 letters
+        mine = tmp_path / f"with-{len(name)}" / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text('["cat"]')
+        with pytest.raises(DataError, match="is there already, and of no export"):
+            png.write_pngs(source, tmp_path / f"with-{len(name)}", "plain")
+        assert mine.read_text() == '["cat"]'
+
+    written: list[Path] = []
+
+    def interrupted(path: Path, *_: object) -> None:
+        if written:
+            raise KeyboardInterrupt
+        path.write_bytes(b"of an export")
+        written.append(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(png, "write_indexed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            png.write_pngs(source, tmp_path / "out", "palette")
+    assert png.write_pngs(source, tmp_path / "out", "palette") == len(masks())
+    assert np.array_equal(read_mask(written[0]), masks()[written[0].name])

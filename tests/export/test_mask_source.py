@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from export.small_model import NAMES, mask_folder, masks, noise, save_image, small_model
-from wsss.data.masks_png import write_mask
+from tiny_recipe import made_up_run
+from wsss.data.masks_png import voc_palette, write_mask
 from wsss.errors import DataError
 from wsss.export.mask_source import open_masks, predicted_masks
 from wsss.segmentation.image_list import find_images
@@ -45,13 +46,18 @@ def test_predictions_know_their_classes_and_images(tmp_path: Path) -> None:
 
 
 def test_a_run_gives_the_masks_of_the_stage_that_is_named(tmp_path: Path) -> None:
-    run = tmp_path / "runs" / "mine-seed0"
+    run = made_up_run(tmp_path / "runs", "mine", 0, {})
     stages = [("pseudo-masks", "pseudo_masks", 1), ("predict", "predictions", 2), ("score", "scores", 3)]
     for name, inside, value in stages:
         write_mask(tmp_path / "runs" / "stages" / name / inside / "a.png", np.full((2, 3), value, np.uint8))
-    run.mkdir()
-    entries = [{"name": name, "folder": f"../stages/{name}"} for name, _, _ in stages]
-    (run / "run.json").write_text(json.dumps({"stages": entries, "data": {"class_names": list(NAMES)}}))
+    others = {"title": "", "seconds": 1.0, "commit": "", "hardware": ""}
+    unscored = {"scores": None, "score_stage": None, "split": None}
+    record = json.loads((run / "run.json").read_text())
+    record["stages"] = [
+        {"name": name, "folder": f"../stages/{name}", **others, **unscored} for name, _, _ in stages
+    ]
+    record["data"]["class_names"] = list(NAMES)
+    (run / "run.json").write_text(json.dumps(record))
     assert open_masks(run).read("a.png").max() == 1
     assert open_masks(run, stage="segmentation").read("a.png").max() == 2
     with pytest.raises(DataError, match="has no masks of `segmentation_crf`"):
@@ -83,3 +89,56 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="There are no PNG masks"):
         open_masks(tmp_path / "empty", classes=tmp_path / "classes.json")
+
+
+def labelled(folder: Path, summary: str) -> Path:
+    """An output folder of `wsss label`: masks, and a run with masks of its own."""
+    for name in ("masks/a.png", "runs/stages/x/pseudo_masks/a.png", "runs/stages/y/predictions/a.png"):
+        write_mask(folder / name, np.full((2, 3), 2 if name.startswith("masks") else 1, np.uint8))
+    (folder / "label.json").write_text(summary, encoding="utf-8")
+    return folder
+
+
+def test_a_labelled_folder_gives_its_own_masks_alone(tmp_path: Path) -> None:
+    rows = [{"name": name, "tagged": 1} for name in NAMES[1:]]
+    source = open_masks(labelled(tmp_path, json.dumps({"classes": rows})))
+    assert (source.names, source.class_names) == (("a.png",), NAMES)
+    assert source.read("a.png").min() == 2
+    with pytest.raises(DataError, match="Name the run inside it"):
+        open_masks(tmp_path, stage="segmentation")
+
+
+@pytest.mark.parametrize(
+    "summary", ["", "{}", "[]", '{"classes": []}', '{"classes": [{"name": 3}]}', "[" * 9999]
+)
+def test_a_damaged_summary_of_labelling_is_named(tmp_path: Path, summary: str) -> None:
+    with pytest.raises(DataError, match=r"label\.json must say which classes"):
+        open_masks(labelled(tmp_path, summary))
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [
+        [[300, 0, 0], [0, 0, 0]],
+        [[-1, 0, 0], [0, 0, 0]],
+        [[1], [1, 2]],
+        [["a"] * 3] * 2,
+        [[1.5] * 3] * 2,
+        {},
+        "x",
+    ],
+)
+def test_damaged_colours_become_those_of_voc(tmp_path: Path, colours: object) -> None:
+    write_mask(tmp_path / "a.png", np.ones((2, 3), np.uint8))
+    manifest = {"class_names": ["background", "cat"], "colours": colours}
+    (tmp_path / "predictions.json").write_text(json.dumps(manifest))
+    assert np.array_equal(open_masks(tmp_path).colours, voc_palette()[:2])
+    manifest["colours"] = [[0, 0, 0], [1, 2, 255]]
+    (tmp_path / "predictions.json").write_text(json.dumps(manifest))
+    assert open_masks(tmp_path).colours.tolist() == manifest["colours"]
+
+
+def test_extensions_count_in_any_case(tmp_path: Path) -> None:
+    source = mask_folder(tmp_path)
+    (source.folder / "a.png").rename(source.folder / "a.PNG")
+    assert "a.PNG" in open_masks(source.folder, classes=tmp_path / "classes.json").names

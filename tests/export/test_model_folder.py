@@ -71,7 +71,7 @@ def test_the_card_says_data_method_supervision_scores_licences_and_limits(tmp_pa
         "| segmentation | val | 66.67 | none | I+L |",  # 40/60
         "| cat | 66.67 |",
         f"| teacher | embedded | {'a' * 16} | {EMBEDDED} |",
-        "outlines are softer",
+        "Learned without true masks, outlines are softer",
     ):
         assert words in card, words
 
@@ -132,3 +132,22 @@ def test_nothing_else_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds something else"):
         save_run_model(run, tmp_path / "runs")
     assert isinstance(load_model(run), SegmentationModel)
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("I+M(12)", "image tags, and 12 masks given by hand (I+M(12))"),
+        ("I+L+M(1)", "image tags and a language teacher, and 1 mask given by hand (I+L+M(1))"),
+        (
+            "I+L+M(2) (oracle)",
+            "image tags and a language teacher, and 2 masks given by hand; true labels answered the "
+            "questions (I+L+M(2) (oracle))",
+        ),
+    ],
+)
+def test_masks_given_by_hand_are_in_the_card(tmp_path: Path, word: str, words: str) -> None:
+    card = model_card(finished_run(run_of(tmp_path, supervision=word)))
+    assert f"- Supervision: {words}\n" in card
+    assert "Learned mostly from tags, outlines are softer" in card
+    assert "Learned without true masks" not in card

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -334,3 +336,12 @@ def test_maps_of_an_unknown_detector_are_neither_kept_nor_claimed(
     (out / "below" / "a.png").unlink()
     assert detect_image_folder(images, out, device=CPU) == (2, 0)
     assert '"brightness"' in (out / "saliency.json").read_text()
+
+
+@pytest.mark.parametrize("widths", [None, [24, 48], [24, 48, 64, "96"], [24, 48, 64, 0], [24, 48, 64, 10**9]])
+def test_a_detector_of_impossible_widths_is_refused(tmp_path: Path, widths: object) -> None:
+    shutil.copytree(SALIENCY_FOLDER, tmp_path / "net")
+    config = json.loads((tmp_path / "net" / "config.json").read_text())
+    (tmp_path / "net" / "config.json").write_text(json.dumps({**config, "widths": widths}))
+    with pytest.raises(WeightsError, match="must be 4 numbers of channels"):
+        load_saliency_net(tmp_path / "net")

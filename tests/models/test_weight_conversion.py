@@ -109,3 +109,11 @@ def test_a_file_never_replaces_itself_and_an_unknown_backbone_is_no_network_of_m
         convert_weights(path, "flat", path, NETWORKS)
     with pytest.raises(WeightsError, match="its backbone is none of vgg16, flat"):
         convert_weights(path, "cam", tmp_path / "b.safetensors", NETWORKS)
+
+
+@pytest.mark.parametrize("text", ["no json", "[1]", "3"])
+def test_foreign_text_beside_the_tensors_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"wsss": text})
+    with pytest.raises(WeightsError, match=r"x\.safetensors .*beside its tensors.*Get the file again"):
+        describe_weights(path, NETWORKS)

@@ -23,9 +23,14 @@ def test_the_loudest_come_first_and_at_most_three():
     ranks = {"size": 0.85, "colour": 0.95, "mixed": 0.9, "outline": 0.81, "missing": 0.1}
     image = Ranked("a", 0.8, {}, ranks)
     assert leading(image) == ("colour", "mixed", "size")
-    assert leading(Ranked("a", 0.2, {}, {"size": 0.1, "mixed": 0.3})) == ("mixed",)
-    assert leading(Ranked("a", 0.0, {}, {})) == ()
-    assert reasons(Ranked("a", 0.0, {}, {}), SEEN) == ()
+
+
+def test_faint_signals_are_no_reasons():
+    for ranks in ({"size": 0.1, "mixed": 0.79}, {}):
+        image = Ranked("a", 0.2, {}, ranks)
+        assert leading(image) == ()
+        assert reasons(image, SEEN) == ("Nothing stands out.",)
+        assert action(image, SEEN) == "Compare the mask with the photograph."
 
 
 @pytest.mark.parametrize(

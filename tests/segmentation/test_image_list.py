@@ -86,6 +86,8 @@ def test_images_that_would_share_a_mask_are_named(photos: Path) -> None:
     save_image(photos / "a.PNG", noise(8, 8))
     with pytest.raises(DataError, match=r"would have the same mask a\.png"):
         names(photos / "a.jpg", photos / "a.PNG")
+    with pytest.raises(DataError, match="in two calls with two output folders"):
+        names(photos / "a.jpg", photos / "a.PNG")
 
 
 def test_a_mask_never_replaces_an_image(photos: Path) -> None:
@@ -97,3 +99,23 @@ def test_names_unfit_for_files_are_refused(photos: Path) -> None:
     save_image(photos / "line\nbreak.jpg", noise(8, 8))
     with pytest.raises(DataError, match="can't be used for output files"):
         names(photos / "line\nbreak.jpg", photos / "a.jpg")
+
+
+@pytest.mark.parametrize("line", ["a\0.png", "x" * 5_000, "a\x1b.png", "/"])
+def test_lines_that_are_no_paths_are_named(photos: Path, line: str) -> None:
+    (photos / "list.txt").write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"which is no path|can't be used for output"):
+        find_images([photos / "list.txt"], photos / "out")
+
+
+def test_an_overlay_never_replaces_an_image(photos: Path) -> None:
+    other = save_image(photos / "overlays" / "a.jpg", noise(8, 8))
+    with pytest.raises(DataError, match=r"The overlay of a\.jpg would replace an image"):
+        names(photos / "a.jpg", other, out=photos)
+    assert names(photos / "a.jpg", other, out=photos / "masks") == ["a.jpg", "overlays/a.jpg"]
+
+
+def test_names_start_at_the_base(photos: Path) -> None:
+    for image in find_images([photos / "north" / "**" / "*"], Path("out")):
+        assert Path(image.base) == photos / "north"
+        assert Path(image.base) / image.name == image.path

@@ -175,3 +175,15 @@ def test_notebooks_see_the_facts_and_the_classes() -> None:
     page = model._repr_html_()
     assert "Zähler &lt;&amp;&gt;" in page
     assert "rgb(128,0,0)" in page  # colour of the first class in the VOC palette
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "masks/a.png", ".git/HEAD"])
+def test_a_model_with_anything_beside_it_is_not_replaced(tmp_path: Path, name: str) -> None:
+    folder = small_model().save_pretrained(tmp_path / "model")
+    (folder / ".cache").mkdir()
+    small_model().save_pretrained(folder)  # what a download leaves is no loss
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(WeightsError, match=f"holds something else .{Path(name).parts[0]}"):
+        small_model().save_pretrained(folder)
+    assert (folder / name).read_text() == "mine"

@@ -6,11 +6,18 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from wsss.activation.extract import capped_size, scaled_size
 from wsss.crf import PRESETS, CrfParameters, DenseCrf, unary_from_probabilities
 from wsss.data.masks_png import read_mask
 from wsss.segmentation import SegmentationConfig
 from wsss.segmentation.base import SegmentationNet
-from wsss.segmentation.predict import best_classes, crf_marginals, predict_folder, probabilities
+from wsss.segmentation.predict import (
+    _scales_of_shrunk,
+    best_classes,
+    crf_marginals,
+    predict_folder,
+    probabilities,
+)
 from wsss.types import Sample
 
 
@@ -126,9 +133,34 @@ def test_the_network_never_sees_more_pixels_than_the_cap(tmp_path, monkeypatch):
     monkeypatch.setattr("wsss.segmentation.predict.MAX_PIXELS", 40)
     config = CONFIG.model_copy(update={"test_scales": (0.5, 1.0, 2.0), "test_flip": True})
     seen = predicted(tmp_path, config=config).seen
-    assert {shape[2:] for shape in seen} == {(2, 4), (5, 7), (4, 2), (7, 5)}  # scales are those of (5, 7)
+    assert {shape[2:] for shape in seen} == {(4, 5), (5, 7), (4, 2), (7, 5)}  # half of (8, 10), not of (5, 7)
     for image_id, size in Pictures.sizes.items():
         assert read_mask(tmp_path / f"{image_id}.png").shape == size
+
+
+@pytest.mark.parametrize(
+    ("scale", "shown"),
+    [
+        (320 / 4032, (240, 320)),
+        (0.5, (1512, 2016)),
+        (0.9, (1773, 2364)),
+        (1.0, (1773, 2364)),
+        (2, (1773, 2364)),
+    ],
+)
+def test_scales_are_those_of_the_whole_image_though_it_is_shrunk_first(scale, shown):
+    size, most = (3024, 4032), 2**22
+    seen = capped_size(size, most)
+    (of_shrunk,) = _scales_of_shrunk((scale,), size, seen)
+    assert scaled_size(seen, of_shrunk, most) == shown
+    assert _scales_of_shrunk((scale,), size, size) == (scale,)
+
+
+def test_the_network_sees_a_large_image_at_the_scale_of_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pictures, "sizes", {"a": (48, 64)})
+    monkeypatch.setattr("wsss.segmentation.predict.MAX_PIXELS", 24 * 32)
+    config = CONFIG.model_copy(update={"test_scales": (8 / 64,)})
+    assert predicted(tmp_path, config=config).seen == [(1, 3, 6, 8)]
 
 
 def test_shrunk_images_of_two_halves_get_masks_of_two_halves(tmp_path, monkeypatch):

@@ -18,9 +18,10 @@ from export.small_model import noise, save_image, small_model
 from wsss.data.images import decode
 from wsss.data.masks_png import read_mask, voc_palette
 from wsss.errors import DataError, StageError
+from wsss.export.mask_source import predicted_masks
 from wsss.segmentation.image_list import find_images
 from wsss.segmentation.model import PredictionSettings, SegmentationModel
-from wsss.segmentation.predict_images import Predicted, overlay, predict_images
+from wsss.segmentation.predict_images import Predicted, overlay, predict_images, read_manifest
 
 SETTINGS = PredictionSettings()
 
@@ -114,7 +115,7 @@ def test_other_images_fail_alone_when_the_network_does(
 
 
 def test_a_full_disk_stops_everything(model, photos: Path, tmp_path: Path, monkeypatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("wsss.segmentation.predict_images.write_indexed", full)
@@ -190,3 +191,46 @@ def test_killed_again_and_again_it_ends_with_the_same_files(model, photos: Path,
     predicted(model, photos, tmp_path / "whole", overlays=True)
     torch.set_num_threads(threads)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_images_of_another_folder_are_not_taken_for_those_that_have_masks(
+    model, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert predicted(model, photos / "north", out).new == 1
+    with pytest.raises(DataError, match=r"holds masks of images below .*north, and these are below .*south"):
+        predicted(model, photos / "south", out)
+    assert predicted(model, photos / "north" / "a.png", out).kept == 1  # the same image, named otherwise
+    assert np.array_equal(read_mask(out / "a.png"), model.predict(photos / "north" / "a.png"))
+
+
+def test_folders_of_older_versions_are_gone_on_with(model, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predicted(model, photos, out)
+    found = json.loads((out / "predictions.json").read_text())
+    assert found.pop("images") == str(photos)
+    (out / "predictions.json").write_text(json.dumps(found))
+    Image.open(out / "b.png").save(out / "b.png")  # without the image's name
+    assert predicted(model, photos, out).kept == 4
+
+
+def test_a_mask_of_the_same_name_and_another_extension_is_not_taken_over(
+    model, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    save_image(photos / "a.jpg", noise(24, 40, seed=9))
+    predicted(model, photos / "a.png", out)
+    before = files(out)
+    images = find_images([photos / "a.jpg", photos / "b.jpg"], out)
+    made = predict_images(model, images, out, SETTINGS, overlays=True)
+    assert (made.new, made.kept, list(made.failures)) == (1, 0, ["a.jpg"])
+    assert "another extension" in made.failures["a.jpg"]
+    assert files(out)["a.png"] == before["a.png"]
+    assert not (out / "overlays" / "a.jpg").exists()
+    assert predicted_masks(model, images, out).names == ("b.png",)
+
+
+@pytest.mark.parametrize("names", [[], [3, None], ["x"] * 256, "cat"])
+def test_manifests_without_usable_class_names_are_none(tmp_path: Path, names: object) -> None:
+    (tmp_path / "predictions.json").write_text(json.dumps({"class_names": names}))
+    assert read_manifest(tmp_path) is None

@@ -71,8 +71,8 @@ def score_maps(
         _check_sizes(mask.shape, maps.size, f"the maps of {image_id} in {store.folder}")
         if len(maps.class_ids) and int(maps.class_ids.max()) >= scoring.num_classes:
             raise DataError(
-                f"The maps of {image_id} in {store.folder} must be of classes 1-{scoring.num_classes - 1}; got "
-                f"{maps.class_ids.tolist()}. Delete the file and run the same command again to remake it."
+                f"The maps of {image_id} in {store.folder} must be of classes 1-{scoring.num_classes - 1}; "
+                f"got {maps.class_ids.tolist()}. Delete the file and run the same command again to remake it."
             )
         if maps.background is not None:
             own.add_masks(mask, maps.to_mask().numpy(), context, scoring.true_edges(image_id, mask))

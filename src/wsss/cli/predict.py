@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,10 @@ import typer
 from wsss.cli.display import StageDisplay, console, error_console
 from wsss.errors import DataError, StageError
 
+LEAST_SIDE = 128  # pixels; a network that sees less of a photograph was hardly meant to
+
 if TYPE_CHECKING:
+    from wsss.segmentation.image_list import ImageFile
     from wsss.segmentation.model import PredictionSettings
 
 
@@ -28,7 +31,11 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the masks, indexed PNGs; folders below are kept.")],
     scales: Annotated[
-        str | None, typer.Option(help="Image scales to average, as in 1.0,1.5; none: the model's own.")
+        str | None,
+        typer.Option(
+            help="Image scales to average, as in 1.0,1.5; none: the model's own. They are relative to images "
+            "of the size trained on; for other sizes pass 320/LONGER_SIDE worked out, as in 0.4 for 800."
+        ),
     ] = None,
     flip: Annotated[
         bool | None,
@@ -52,6 +59,7 @@ def predict(
     settings = prediction_settings(scales, flip, tile, crf=crf)
     loaded = load_model(model, device=default_device())
     found = find_images(images, out)
+    _warn_of_scales(settings.scales or loaded.config.test_scales, found)
     with StageDisplay() as display:
         made = predict_images(
             loaded, found, out, settings, overlays=overlays, progress=display.started("Predict masks")
@@ -65,6 +73,29 @@ def predict(
         count = write_coco(predicted_masks(loaded, found, out), coco)
         console.print(f"{count:,} annotations are in {coco}.", highlight=False, soft_wrap=True)
     _report(made.failures, len(found))
+
+
+def _warn_of_scales(scales: Sequence[float], images: Sequence[ImageFile]) -> None:
+    """Say so, once, where the network would see but a stamp of the first image."""
+    from wsss.data.images import image_size
+    from wsss.engine.folder_recipe import TRIED_LONG_SIDE
+
+    if not images or max(scales) >= 1:  # nothing is shrunk
+        return
+    try:
+        side = max(image_size(images[0].path))
+    except (DataError, OSError):  # it is listed with the images that have no mask
+        return
+    shown = side * max(scales)
+    if shown < LEAST_SIDE:
+        error_console.print(
+            f"At scale {max(scales):g} the network sees {images[0].name}, {side:,} pixels long, "
+            f"at {shown:.0f} pixels. Scales are relative to images of the size trained on; for this "
+            f"size, masks may be better with `--scales {min(1.0, TRIED_LONG_SIDE / side):.4g}`.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _report(failures: Mapping[str, str], total: int) -> None:

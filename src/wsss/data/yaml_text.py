@@ -37,9 +37,7 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader, *, na
         node = reader.get_single_node()
         if node is None:
             return None
-        count = _written_out(node, {})
-        if count > MOST_VALUES:
-            raise ValueError(f"its references stand for more than {MOST_VALUES:,} values")
+        _written_out(node, {})
         return reader.construct_document(node)
     except WsssError:
         raise
@@ -62,4 +60,6 @@ def _written_out(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
     below = node.value if isinstance(node, yaml.CollectionNode) else ()
     parts = [part for item in below for part in (item if isinstance(item, tuple) else (item,))]
     known[node] = 1 + sum(_written_out(part, known) for part in parts)
+    if known[node] > MOST_VALUES:
+        raise ValueError(f"its references stand for more than {MOST_VALUES:,} values")
     return known[node]

@@ -11,7 +11,14 @@ from wsss.doctor.class_checks import advise_other_tools, check_classes
 from wsss.doctor.findings import Finding, in_order
 from wsss.doctor.image_checks import ImageFacts, check_images
 from wsss.doctor.inputs import Inputs, find_inputs
-from wsss.doctor.machine_checks import Machine, check_needs, check_out, check_weights, look_at_machine
+from wsss.doctor.machine_checks import (
+    Machine,
+    check_fit,
+    check_needs,
+    check_out,
+    check_weights,
+    look_at_machine,
+)
 from wsss.doctor.mask_checks import check_masks
 from wsss.doctor.proposals import Proposal, check_language, propose
 from wsss.doctor.survey import Survey, survey
@@ -113,7 +120,13 @@ def diagnose(
         findings += check_language(proposal, chosen)
     recipe = inputs.recipe or (proposal.parsed() if proposal else None)
     machine = look_at_machine(place)
-    needs, of_run = _of_run(recipe, findings, machine, with_estimate=with_estimate and not quick)
+    needs, of_run = _of_run(
+        recipe,
+        findings,
+        machine,
+        is_given=inputs.recipe is not None,
+        with_estimate=with_estimate and not quick,
+    )
     findings += of_run
     shown = "the given files" if isinstance(target, Inputs) else str(target)
     numbers = _facts(found, facts, masks)
@@ -139,15 +152,21 @@ def _sizes(facts: dict[str, ImageFacts]) -> tuple[tuple[int, int], ...]:
 
 
 def _of_run(
-    recipe: Recipe | None, findings: list[Finding], machine: Machine, *, with_estimate: bool
+    recipe: Recipe | None,
+    findings: list[Finding],
+    machine: Machine,
+    *,
+    is_given: bool,
+    with_estimate: bool,
 ) -> tuple[Estimate | None, list[Finding]]:
-    """Weights, and what the run takes where nothing stands in its way."""
+    """Weights, whether a given recipe fits its data, and what the run takes where nothing is in its way."""
     if recipe is None:
         return None, []
     missing = check_weights(recipe)
-    is_broken = missing or any(finding.level == "error" for finding in findings)
-    if is_broken or not with_estimate:
+    if any(finding.level == "error" for finding in findings):
         return None, missing
+    if missing or not with_estimate:  # a proposal's classes are in no file yet, so its data can't be opened
+        return None, missing + (check_fit(recipe) if is_given else [])
     return check_needs(recipe, machine)
 
 

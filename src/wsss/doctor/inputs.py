@@ -19,6 +19,7 @@ from wsss.errors import DataError
 IMAGE_FOLDERS: Final = ("images", "JPEGImages")
 CLASSES_FILES: Final = ("classes.yaml", "classes.yml", "classes.json")
 MASK_FOLDERS: Final = ("masks", "SegmentationClass")
+VAL_FRACTION: Final = 0.2  # share of the tagged images that a proposed recipe keeps for testing
 SPLITS: Final = Path("ImageSets") / "Segmentation"
 
 
@@ -61,7 +62,7 @@ class Inputs:
         section |= {"kind": "folder", "images": self._relative(images)}
         section |= self._optional("tags", "classes", "masks", "splits")
         if self.splits is None:
-            section["val_fraction"] = 0.2
+            section["val_fraction"] = VAL_FRACTION
         return section
 
     def _optional(self, *keys: str) -> dict[str, str]:

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import torch
 
+from wsss.data import ScenesConfig, open_dataset
 from wsss.doctor.findings import Finding
 from wsss.engine import provenance
 from wsss.engine.estimate import Estimate, estimate
+from wsss.engine.fit import check_classes, check_images
 from wsss.engine.recipe import MethodSection, Recipe
 from wsss.errors import WsssError
 from wsss.models.saliency import load_detector
@@ -90,6 +92,19 @@ def check_weights(recipe: Recipe) -> list[Finding]:
     return list(findings.values())
 
 
+def check_fit(recipe: Recipe) -> list[Finding]:
+    """Whether the recipe fits its data, as a run checks before its first stage; generated data always do."""
+    if isinstance(recipe.data, ScenesConfig):
+        return []
+    try:
+        dataset = open_dataset(recipe.data)
+        check_classes(recipe, dataset.classes)
+        check_images(recipe, dataset)
+    except WsssError as error:
+        return [_would_stop(error)]
+    return []
+
+
 def check_needs(
     recipe: Recipe, machine: Machine, *, seed: int = 0, runs: Path = Path("runs")
 ) -> tuple[Estimate | None, list[Finding]]:
@@ -97,8 +112,7 @@ def check_needs(
     try:
         needs = estimate(recipe, seed=seed, runs=runs)
     except WsssError as error:
-        what = "A run would stop before its first stage: " + str(error)
-        return None, [Finding("error", "recipe-does-not-run", what, "Correct that first.")]
+        return None, [_would_stop(error)]
     findings = []
     if needs.disk_bytes > needs.free_disk_bytes:
         what = f"About {_size(needs.disk_bytes)} will be written, {_size(needs.free_disk_bytes)} are free."
@@ -115,6 +129,11 @@ def check_needs(
         advice = "Use an accelerator, or fewer epochs. It can be interrupted: the same command goes on."
         findings.append(Finding("warning", "long-run", what, advice))
     return needs, findings
+
+
+def _would_stop(error: WsssError) -> Finding:
+    what = f"A run would stop before its first stage: {error}"
+    return Finding("error", "recipe-does-not-run", what, "Correct that first.")
 
 
 def _weights(recipe: Recipe) -> Iterator[Callable[[], object]]:

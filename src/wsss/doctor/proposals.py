@@ -11,7 +11,10 @@ from typing import Any, Final
 import yaml
 
 from wsss.data.classes import ClassList, read_classes
+from wsss.data.image_folder import ImageFolder
+from wsss.data.splits import Splits, drawn_split, lists_in
 from wsss.doctor.findings import Finding
+from wsss.doctor.inputs import VAL_FRACTION
 from wsss.doctor.spellings import merged_classes
 from wsss.doctor.survey import Survey
 from wsss.engine.folder_recipe import (
@@ -90,7 +93,7 @@ def propose(found: Survey, method: str, sizes: tuple[tuple[int, int], ...], mask
     recipe = folder_recipe(
         data,
         method,
-        FolderFacts(len(found.labels), sizes),
+        FolderFacts(_trained_on(found, found.images), sizes),
         name=f"{data_name(found.inputs.root)}-{method}",
         teacher=teacher,
         background_texts={info.name: info.background_texts for info in infos if info.background_texts},
@@ -169,6 +172,22 @@ def _recipe_text(proposal: Proposal, classes: Path) -> str:
         "`wsss show` prints it with all defaults filled in.",
     )
     return recipe_text(recipe, heading)
+
+
+def _trained_on(found: Survey, images: ImageFolder) -> int:
+    """Tagged images of the split `train` of the proposed recipe; at least 1."""
+    tagged, splits = found.labels, found.inputs.splits
+    is_voc = found.inputs.annotations is not None
+    if splits is None and not is_voc:
+        train, _ = drawn_split(tuple(tagged), VAL_FRACTION, 0)
+        return max(1, len(train))
+    if splits is None:
+        return len(tagged)
+    try:
+        ids = Splits(images, lists=lists_in(splits), first_word_only=is_voc).ids("train")
+    except DataError:  # a run says what is wrong with the list
+        return len(tagged)
+    return max(1, sum(image_id in tagged for image_id in ids))
 
 
 def _classes(found: Survey) -> ClassList | None:

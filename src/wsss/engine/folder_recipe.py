@@ -253,7 +253,7 @@ def _epochs(tried: int, images: int) -> int:
 
 
 def _notes(facts: FolderFacts) -> str:
-    text = f"Fitted to {facts.tagged:,} tagged images, median longer side {facts.long_side:.0f} pixels."
+    text = f"Fitted to {facts.tagged:,} images to train on, median longer side {facts.long_side:.0f} pixels."
     if _shrink(facts) < 1:
         text += f" Networks see them at about {TRIED_LONG_SIDE} pixels, masks have the images' own size."
     return text

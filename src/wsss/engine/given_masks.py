@@ -77,7 +77,7 @@ def open_given_masks(place: Path) -> GivenMasks:
         raise DataError(
             f"There is no folder or file {place} of corrected masks. Correct the path given as `corrections`."
         )
-    below = sorted(path for path in place.rglob("*.png") if path.is_file())
+    below = sorted(path for path in place.rglob("*") if path.suffix.lower() == ".png" and path.is_file())
     pngs = [path for path in below if not any(part.startswith(".") for part in path.relative_to(place).parts)]
     if pngs:
         names = tuple(path.relative_to(place).with_suffix("").as_posix() for path in pngs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +41,8 @@ from wsss.training.journal import Progress
 MASKS: Final = "masks"
 SUMMARY: Final = "label.json"
 MASKED: Final = "masked"  # split of the images that have true masks
+RECIPE: Final = "recipe.yaml"
+HEADING: Final = "Made by `wsss label`; `wsss run` with this file gives the same run."  # marks its folders
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,7 @@ def label_folder(settings: LabelSettings, *, progress: Listener | None = None) -
     listener = progress or Silence()
     raw = label_recipe(settings)
     recipe = parse_recipe(raw, "the folder's recipe")
-    heading = ("Made by `wsss label`; `wsss run` with this file gives the same run.",)
-    write_atomically(settings.out / "recipe.yaml", recipe_text(raw, heading).encode())
+    write_atomically(settings.out / RECIPE, recipe_text(raw, (HEADING,)).encode())
     runs = settings.out / "runs"
     result = run(recipe, seed=settings.seed, runs=runs, progress=listener)
     places = _folders(recipe, settings.seed, runs)
@@ -211,6 +212,26 @@ def _check_places(settings: LabelSettings) -> None:
             f"New masks are written into {out / MASKS}, which `masks` names as the true ones. Name another "
             "output folder."
         )
+    recipe, masks = out / RECIPE, out / MASKS
+    if recipe.exists():
+        if not _is_own(recipe):
+            raise DataError(
+                f"{recipe} was not written by `wsss label` and would be replaced. Name another output folder."
+            )
+    elif any(masks.rglob("*.png")):
+        raise DataError(
+            f"{masks} holds masks that `wsss label` did not write, and they would be replaced. Name another "
+            "output folder."
+        )
+
+
+def _is_own(recipe: Path) -> bool:
+    """Whether the recipe begins as `label_folder` writes it."""
+    try:
+        with recipe.open("rb") as file:
+            return file.readline().rstrip() == f"# {HEADING}".encode()
+    except OSError:
+        return False
 
 
 def _section(settings: LabelSettings) -> dict[str, Any]:
@@ -236,7 +257,7 @@ def _scored(dataset: Dataset, ids: Sequence[str], settings: LabelSettings) -> di
     masked = [image_id for image_id in everything if not dataset.missing_masks([image_id])]
     if not 0 < len(masked) < len(everything):
         return {}
-    folder = settings.out / "splits"
+    folder = settings.out / "label-splits"
     for name, listed in (("train", ids), (MASKED, masked)):
         write_atomically(folder / f"{name}.txt", ("\n".join(listed) + "\n").encode())
     lists = {name: str((folder / f"{name}.txt").resolve()) for name in ("train", MASKED)}
@@ -279,12 +300,11 @@ def _write_masks(
     names, ids = dataset.class_names, dataset.ids(ALL)
     tagged, found, shares = (np.zeros(len(names)) for _ in range(3))
     by_tags = 0
+    _make_room(target, {target / f"{image_id}.png" for image_id in ids})
     for done, image_id in enumerate(ids, start=1):
         is_tagged = dataset.is_tagged(image_id)
         source = (from_maps if is_tagged else from_network) / f"{image_id}.png"
         path = target / f"{image_id}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent)
         write_atomically(path, source.read_bytes())
         if is_tagged:
             by_tags += 1
@@ -300,6 +320,15 @@ def _write_masks(
         for name, count, seen, share in zip(names[1:], tagged[1:], found[1:], shares[1:], strict=True)
     )
     return rows, (by_tags, len(ids) - by_tags)
+
+
+def _make_room(target: Path, paths: Collection[Path]) -> None:
+    """Make the folders of these masks, and delete what an earlier call left for images that are gone."""
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+    for path in [path for path in target.rglob("*.png") if path not in paths]:
+        path.unlink()
 
 
 def _background(places: Mapping[str, Path], settings: LabelSettings) -> tuple[float | None, str]:

@@ -27,6 +27,7 @@ from wsss.training.checkpoint import atomic_path, write_atomically
 LENGTH_BITS: Final = (3, 4, 8, 16)  # the four kinds of run length; the longest run is 2**16
 VALUE_BITS: Final = 8
 CHANNELS: Final = 4
+_SETUP_HEAD: Final = b"<View"
 _CONTROL, _IMAGE = "tag", "image"  # names in the labelling set-up
 
 Mask = npt.NDArray[np.uint8]
@@ -81,7 +82,11 @@ def write_label_studio(source: MaskSource, path: Path, *, prefix: str = "") -> i
 
     Returns:
         The number of regions.
+
+    Raises:
+        DataError: the set-up would replace the tasks or a file that is none.
     """
+    setup = _setup_path(path)
     regions = 0
 
     def tasks() -> Iterator[dict[str, Any]]:
@@ -100,7 +105,7 @@ def write_label_studio(source: MaskSource, path: Path, *, prefix: str = "") -> i
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         write_items(stream, tasks())
         stream.write("\n")
-    write_atomically(path.with_suffix(".xml"), labelling_setup(source).encode())
+    write_atomically(setup, labelling_setup(source).encode())
     return regions
 
 
@@ -157,6 +162,27 @@ def labelling_setup(source: MaskSource) -> str:
         ElementTree.SubElement(labels, "Label", value=name, background=f"#{red:02x}{green:02x}{blue:02x}")
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
+
+
+def _setup_path(path: Path) -> Path:
+    """Where the set-up of the tasks in `path` goes, which must be free or hold a set-up."""
+    setup = path.with_suffix(".xml")
+    if setup.name.casefold() == path.name.casefold():  # the same file, on some systems
+        raise DataError(
+            f"The tasks are JSON, and {setup} beside them is the labelling set-up; got {path} for the tasks. "
+            "Give a name that ends in .json."
+        )
+    if setup.exists():
+        is_setup = False
+        if setup.is_file():
+            with setup.open("rb") as file:
+                is_setup = file.read(len(_SETUP_HEAD)) == _SETUP_HEAD
+        if not is_setup:
+            raise DataError(
+                f"{setup}, where the labelling set-up goes, holds something else. "
+                "Give the tasks another name."
+            )
+    return setup
 
 
 def _result(region: str, inside: Inside, name: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Masks to export: of a run, of `wsss predict`, or any folder of indexed PNGs with a list of classes."""
+"""Masks to export: of a run, of `wsss label` or `wsss predict`, or any folder of PNGs with their classes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,15 +13,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from wsss.checks import nearest
-from wsss.data.classes import read_classes
+from wsss.data.classes import BACKGROUND_NAME, read_classes
 from wsss.data.image_folder import ImageFolder
 from wsss.data.images import MAX_PIXELS
 from wsss.data.masks_png import read_mask, voc_palette
+from wsss.engine.label import MASKS, SUMMARY
 from wsss.engine.run import read_run
 from wsss.errors import DataError
 from wsss.segmentation.image_list import ImageFile
 from wsss.segmentation.model import SegmentationModel
-from wsss.segmentation.predict_images import read_manifest
+from wsss.segmentation.predict_images import MOST_CLASSES, may_have_mask, read_manifest
 from wsss.types import IGNORE
 
 STAGES: Final = {
@@ -91,28 +93,23 @@ def open_masks(
     """Find masks and what their values mean.
 
     Args:
-        place: a run folder, an output folder of `wsss predict`, or a folder of indexed PNGs.
-        classes: list of classes; None: that of the run or of `wsss predict`.
+        place: a run folder, an output folder of `wsss label` or `wsss predict`, or a folder of indexed PNGs.
+        classes: list of classes; None: that of the run, of `wsss label` or of `wsss predict`.
         stage: of a run, whose masks: pseudo_masks, segmentation or segmentation_crf.
         images: folder of the images that the masks belong to, for their names; None: masks' names are used.
 
     Raises:
-        DataError: no masks, nothing says what their classes are, or a mask has no image.
+        DataError: no masks, nothing says what their classes are, what says it is damaged, or a mask has no
+            image.
     """
     place = Path(place)
-    names: Sequence[str] | None = None
-    colours = None
-    folder = place
-    if (place / "run.json").is_file():
-        record = read_run(place)
-        folder, names = _stage_folder(place, record, stage), record["data"]["class_names"]
-    elif (manifest := read_manifest(place)) is not None:
-        names, colours = manifest["class_names"], manifest.get("colours")
+    folder, names, colours = _found(place, stage)
     if classes is not None:
         names, colours = read_classes(classes).class_names, None
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}. Name a run, or a folder of masks.")
-    found = (path.relative_to(folder) for path in folder.rglob("*.png") if path.is_file())
+    pngs = (path for path in folder.rglob("*") if path.suffix.lower() == ".png" and path.is_file())
+    found = (path.relative_to(folder) for path in pngs)
     masks = tuple(sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts)))
     if not masks:
         raise DataError(f"There are no PNG masks in {folder}. Name a run, or a folder of masks.")
@@ -121,9 +118,7 @@ def open_masks(
             f"Nothing in {place} says which classes its masks hold. Give them with `--classes classes.yaml`."
         )
     image_names = {} if images is None else _image_names(masks, images)
-    if colours is None or np.shape(colours) != (len(names), 3):
-        colours = voc_palette()[: len(names)]
-    return MaskSource(folder, masks, tuple(names), np.asarray(colours, np.uint8), image_names)
+    return MaskSource(folder, masks, tuple(names), _colours(colours, len(names)), image_names)
 
 
 def predicted_masks(model: SegmentationModel, images: Sequence[ImageFile], out: Path) -> MaskSource:
@@ -132,7 +127,8 @@ def predicted_masks(model: SegmentationModel, images: Sequence[ImageFile], out: 
     Raises:
         DataError: there is no mask.
     """
-    names = {image.mask_name: image.name for image in images if (out / image.mask_name).is_file()}
+    made = (i for i in images if (out / i.mask_name).is_file() and may_have_mask(out, i))
+    names = {image.mask_name: image.name for image in made}
     if not names:
         raise DataError(f"There are no PNG masks in {out}. Predict some first.")
     return MaskSource(out, tuple(names), model.class_names, model.colours, names)
@@ -148,6 +144,48 @@ def checked_size(height: Any, width: Any) -> tuple[int, int]:
     if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise ValueError(f"an image of {height} x {width} pixels")
     return size
+
+
+def _found(place: Path, stage: str) -> tuple[Path, Sequence[str] | None, Any]:
+    """The folder of the masks, their classes and the classes' colours, as far as the place says."""
+    if (place / "run.json").is_file():
+        record = read_run(place)
+        return _stage_folder(place, record, stage), record["data"]["class_names"], None
+    if (place / SUMMARY).is_file() and (place / MASKS).is_dir():  # runs inside hold masks of their own
+        if stage != next(iter(STAGES)):
+            raise DataError(
+                f"{place} holds the masks of `wsss label`, which are of no other stage; got `{stage}`. Name "
+                "the run inside it."
+            )
+        return place / MASKS, _labelled_classes(place / SUMMARY), None
+    manifest = read_manifest(place) or {}
+    return place, manifest.get("class_names"), manifest.get("colours")
+
+
+def _labelled_classes(summary: Path) -> tuple[str, ...]:
+    """K + 1 names, from the summary of `wsss label`."""
+    try:
+        names = [row["name"] for row in json.loads(summary.read_text(encoding="utf-8"))["classes"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        names = []
+    if not 0 < len(names) < MOST_CLASSES or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"{summary} must say which classes `wsss label` gave the masks beside it, and is damaged. Run "
+            f"the same command again, or name {summary.parent / MASKS} with a list of classes."
+        )
+    return (BACKGROUND_NAME, *names)
+
+
+def _colours(given: Any, count: int) -> Mask:
+    """Colours of so many classes, (count, 3), uint8: those given where usable, else the VOC palette's."""
+    try:
+        colours = np.asarray(given)
+    except (ValueError, OverflowError):  # ragged
+        colours = np.empty(0)
+    is_usable = colours.shape == (count, 3) and colours.dtype.kind in "iu"
+    if is_usable and colours.min() >= 0 and colours.max() <= 255:
+        return np.asarray(colours, np.uint8)
+    return np.asarray(voc_palette()[:count], np.uint8)
 
 
 def _stage_folder(run: Path, record: Mapping[str, Any], stage: str) -> Path:

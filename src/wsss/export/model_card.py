@@ -24,6 +24,8 @@ SUPERVISION: Final = {
 EMBEDDED: Final = "Apache-2.0 (shipped with wsss, trained on generated pictures)"
 MADE_HERE: Final = "made in this run from the training data"
 UNKNOWN: Final = "unknown: see where the weights come from"
+_GIVEN: Final = "+M("  # how the number of masks given by hand stands in a supervision
+_ORACLE: Final = " (oracle)"
 _MADE_HERE: Final = ("trained teacher", "tag classifier")
 _PASSPORT: Final = (
     *("stage", "split", "value", "background_score_source", "supervision", "crf", "scales", "flip"),
@@ -33,7 +35,7 @@ _PASSPORT: Final = (
 _LIMITS: Final = """\
 - Every pixel gets one of the classes above; what belongs to none is background, or is mistaken for one.
 - Scores hold for images like those of the split that they were measured on. On other images, measure anew.
-- Learned without true masks, outlines are softer than those of a network trained on masks, and what always
+- {learned}, outlines are softer than those of a network trained on masks, and what always
   stands beside a class (rails with trains, water with boats) may be taken for it.
 - Which class is harder than another is in the table above; a mean says nothing about one class.
 - Probabilities are not calibrated.
@@ -73,21 +75,31 @@ def model_card(run: FinishedRun) -> str:
         ),
         "## Scores\n\n" + _scores(rows),
         "## Weights that had a part, and their licences\n\n" + _weights(record),
-        "## Limits\n\n" + (_FULL_LIMITS if run.is_supervised else _LIMITS),
+        "## Limits\n\n" + (_FULL_LIMITS if run.is_supervised else _limits(str(record["supervision"]))),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def supervision(word: str) -> str:
-    """I, I+L, I+S or F in words.
+    """I, I+L, I+S or F in words, with masks given by hand (I+M(12) and the like) and an oracle's help.
 
     Example:
-        >>> supervision("I+L")
-        'image tags and a language teacher (I+L)'
+        >>> supervision("I+L+M(12)")
+        'image tags and a language teacher, and 12 masks given by hand (I+L+M(12))'
     """
-    kind, plus, corrected = word.removesuffix(" (oracle)").partition("+M(")
-    given = f", {corrected.rstrip(')')} masks corrected by hand" if plus else ""
-    return f"{SUPERVISION.get(kind, 'see the method')}{given} ({word})"
+    learned = word.removesuffix(_ORACLE)
+    kind, plus, rest = learned.partition(_GIVEN)
+    count = rest.rstrip(")")
+    given = f", and {count} {'mask' if count == '1' else 'masks'} given by hand" if plus else ""
+    truth = "; true labels answered the questions" if learned != word else ""
+    return f"{SUPERVISION.get(kind, 'see the method')}{given}{truth} ({word})"
+
+
+def _limits(word: str) -> str:
+    """Limits of a network that learned from tags, whatever else took part."""
+    return _LIMITS.format(
+        learned="Learned mostly from tags" if _GIVEN in word else "Learned without true masks"
+    )
 
 
 def licences(record: Mapping[str, Any]) -> dict[str, tuple[str, str, str]]:

@@ -1,6 +1,7 @@
 """Masks as PNG files of three kinds: with a palette, plain grey class numbers, or colours.
 
 Values of 255 (ignore) stay what they are; as a colour they are the palette's last, which no class has.
+`classes.json` is written first: it marks a folder whose masks may be written anew.
 """
 
 from __future__ import annotations
@@ -40,18 +41,23 @@ def write_pngs(source: MaskSource, out: Path, style: str) -> int:
         The number of files.
 
     Raises:
-        DataError: an unknown style, two classes have one colour, or `out` is the masks' own folder.
+        DataError: an unknown style, two classes have one colour, `out` is the masks' own folder or inside
+            it, or files there would be replaced that no export wrote.
     """
     if style not in STYLES:
         raise DataError(f"There is no style `{style}`. {nearest(style, STYLES)}")
-    if out.resolve() == source.folder.resolve():
-        raise DataError(f"{out} is the folder of the masks themselves. Give another one.")
+    _check_place(source, out)
     palette = class_palette(source)
     used = {tuple(row) for row in [*source.colours.tolist(), palette[IGNORE].tolist()]}
     if style == "colour" and len(used) <= len(source.colours):
         raise DataError(
             "Two classes have the same colour, so colours would not tell them apart. Use `palette`."
         )
+    classes = [
+        {"value": value, "name": name, "colour": colour}
+        for value, (name, colour) in enumerate(zip(source.class_names, source.colours.tolist(), strict=True))
+    ]
+    write_atomically(out / CLASSES, (json.dumps(classes, indent=1, ensure_ascii=False) + "\n").encode())
     for name in source.names:
         mask, path = source.read(name), out / name
         if style == "palette":
@@ -60,12 +66,28 @@ def write_pngs(source: MaskSource, out: Path, style: str) -> int:
             with atomic_path(path) as temporary:
                 picture = Image.fromarray(mask if style == "plain" else palette[mask])
                 picture.save(temporary, format="PNG")
-    classes = [
-        {"value": value, "name": name, "colour": colour}
-        for value, (name, colour) in enumerate(zip(source.class_names, source.colours.tolist(), strict=True))
-    ]
-    write_atomically(out / CLASSES, (json.dumps(classes, indent=1, ensure_ascii=False) + "\n").encode())
     return len(source.names)
+
+
+def _check_place(source: MaskSource, out: Path) -> None:
+    """Make sure that nothing is replaced but an earlier export."""
+    if out.resolve().is_relative_to(source.folder.resolve()):
+        raise DataError(f"{out} is the folder of the masks themselves, or inside it. Give another one.")
+    if _is_export(out / CLASSES):
+        return
+    taken = next((name for name in (CLASSES, *source.names) if (out / name).exists()), None)
+    if taken is not None:
+        raise DataError(f"{out / taken} is there already, and of no export. Give another folder.")
+
+
+def _is_export(path: Path) -> bool:
+    """Whether the file is a `classes.json` as `write_pngs` writes it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    keys = {"value", "name", "colour"}
+    return isinstance(found, list) and all(isinstance(c, dict) and c.keys() == keys for c in found)
 
 
 def class_palette(source: MaskSource) -> Pixels:

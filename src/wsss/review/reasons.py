@@ -9,6 +9,7 @@ from typing import Final
 from wsss.review.ranking import Ranked
 
 LOUD: Final = 0.8  # rank from which a signal is given as a reason
+NOTHING: Final = "Nothing stands out."
 MOST_REASONS: Final = 3
 
 
@@ -28,27 +29,26 @@ class Seen:
 
 
 def reasons(image: Ranked, seen: Seen) -> tuple[str, ...]:
-    """The loudest signals of an image in words, at most three; at least one where it has any.
+    """The loud signals of an image in words, at most three; that there is none, where there is none.
 
     Example:
         >>> image = Ranked("a", 1.0, {"missing": 0.0}, {"missing": 1.0})
         >>> reasons(image, Seen({"cat": 0.0}, 0.0, 0.2))
         ('No pixel is cat, though the image has that tag.',)
     """
-    return tuple(_WORDS[name](image, seen) for name in leading(image))
+    return tuple(_WORDS[name](image, seen) for name in leading(image)) or (NOTHING,)
 
 
 def action(image: Ranked, seen: Seen) -> str:
-    """What to do about the loudest signal."""
+    """What to do about the loudest signal, or where there is none."""
     names = leading(image)
     return _ACTIONS[names[0]](seen) if names else "Compare the mask with the photograph."
 
 
 def leading(image: Ranked) -> tuple[str, ...]:
-    """Names of the loudest signals, the loudest first."""
+    """Names of the loud signals, the loudest first, at most three; none where all are faint."""
     ordered = sorted(image.ranks, key=lambda name: -image.ranks[name])
-    loud = [name for name in ordered if image.ranks[name] >= LOUD]
-    return tuple((loud or ordered[:1])[:MOST_REASONS])
+    return tuple(name for name in ordered if image.ranks[name] >= LOUD)[:MOST_REASONS]
 
 
 def _missing(image: Ranked, seen: Seen) -> str:

@@ -11,11 +11,13 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from wsss.data.image_folder import ImageFolder
 from wsss.data.images import SUFFIXES
 from wsss.errors import DataError
 
+OVERLAYS: Final = "overlays"  # folder for pictures; they are JPEG files, so no mask is ever in their place
 _LONGEST_PATH = 4_096  # letters; no system has longer ones
 
 
@@ -36,6 +38,17 @@ class ImageFile:
         """Its mask's path below the output folder."""
         return str(PurePosixPath(self.name).with_suffix(".png"))
 
+    @property
+    def overlay_name(self) -> str:
+        """Its overlay's path below the output folder."""
+        return str(PurePosixPath(OVERLAYS, self.name).with_suffix(".jpg"))
+
+    @property
+    def base(self) -> str:
+        """The folder that its name starts at."""
+        absolute = Path(os.path.abspath(self.path))  # noqa: PTH100  (links stay as they are written)
+        return str(absolute.parents[len(PurePosixPath(self.name).parts) - 1])
+
 
 def find_images(places: Sequence[str | Path], out: Path) -> tuple[ImageFile, ...]:
     """All images that `places` name, each once, in the order of their names.
@@ -47,7 +60,7 @@ def find_images(places: Sequence[str | Path], out: Path) -> tuple[ImageFile, ...
 
     Raises:
         DataError: nothing is found, a name can't be used for output files, or two images would share a mask
-            or a mask would replace an image.
+            or a mask or an overlay would replace an image.
     """
     bases: list[str] = []
     paths: list[str] = []
@@ -140,10 +153,11 @@ def _check_names(images: Sequence[ImageFile], out: Path) -> None:
         if other != image.name:
             raise DataError(
                 f"The images {other} and {image.name} would have the same mask {image.mask_name}. "
-                "Rename one, or predict them in two calls."
+                "Rename one, or predict them in two calls with two output folders."
             )
-        if os.path.realpath(out / image.mask_name) in inputs:
-            raise DataError(
-                f"The mask of {image.name} would replace an image, since {out} is where the images are. "
-                "Give another folder for the masks."
-            )
+        for what, name in (("mask", image.mask_name), ("overlay", image.overlay_name)):
+            if os.path.realpath(out / name) in inputs:
+                raise DataError(
+                    f"The {what} of {image.name} would replace an image, since {out} is where the images "
+                    "are. Give another folder for the masks."
+                )

@@ -209,7 +209,7 @@ class SegmentationModel:
         """Write the model folder, complete or not at all; an older model there is replaced.
 
         Raises:
-            WeightsError: `folder` holds something else.
+            WeightsError: `folder` holds something else, alone or beside a model.
         """
         folder = Path(folder)
         check_target(folder)
@@ -301,13 +301,21 @@ def is_model_folder(folder: Path) -> bool:
 def check_target(folder: Path) -> None:
     """Make sure that a model can be written to `folder` without loss.
 
+    The whole folder is replaced, so a model with anything beside it (masks, a graph for ONNX) is refused too.
+    Hidden files, as systems and downloads leave them, don't count; a repository of git does.
+
     Raises:
         WeightsError: it is a file, or a folder that holds anything but a model.
     """
-    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not is_free and not is_model_folder(folder):
+    if not folder.exists():
+        return
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    others = {name for name in found if name == ".git" or not name.startswith(".")}
+    if is_model_folder(folder):
+        others -= {CONFIG, WEIGHTS, CARD}
+    if others:
         raise WeightsError(
-            f"{folder} is to become a model folder, but holds something else. "
+            f"{folder} is to become a model folder, but holds something else ({sorted(others)[0]}). "
             "Give a folder that does not exist yet."
         )
 

@@ -88,7 +88,7 @@ def predict_folder(
         dataset: where the images are; no mask is read.
         ids: image ids.
         folder: where the masks go; an id's folders are made.
-        config: `test_scales`, `test_flip` and `test_batch_size` are used.
+        config: `test_scales` (of the whole image, shrunk or not), `test_flip` and `test_batch_size` are used.
         device: where to compute.
         dense_crf: parameters of a dense CRF behind the network; None: the network's own masks.
         progress: called after every batch with finished and all images.
@@ -109,9 +109,8 @@ def predict_folder(
             pixels = np.stack(shown)  # (B, h, w, 3)
             images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
             images = (images / 255 - mean) / std  # (B, 3, h, w)
-            scores = probabilities(
-                net, images, scales=config.test_scales, flip=config.test_flip, max_pixels=MAX_PIXELS
-            )
+            scales = _scales_of_shrunk(config.test_scales, size, seen)
+            scores = probabilities(net, images, scales=scales, flip=config.test_flip, max_pixels=MAX_PIXELS)
             if dense_crf is not None:
                 scores = crf_marginals(scores, pixels, dense_crf)
             masks = best_classes(scores, size).cpu().numpy()  # (B, H, W)
@@ -175,6 +174,17 @@ def best_classes(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
 def images_per_batch(size: tuple[int, int], most: int) -> int:
     """How many images of one size are predicted at once: `most`, fewer of large ones."""
     return max(1, min(most, _MOST_PIXELS // (size[0] * size[1])))
+
+
+def _scales_of_shrunk(
+    scales: Sequence[float], size: tuple[int, int], seen: tuple[int, int]
+) -> tuple[float, ...]:
+    """Scales of an image (h, w) = `seen` that give what `scales` give of the whole one, (H, W) = `size`.
+
+    Scales up to 1 never enlarge what was shrunk; those above 1 stay, and the cap on pixels ends them.
+    """
+    factor = max(size) / max(seen)
+    return tuple(scale if factor == 1 else min(scale * factor, max(scale, 1.0)) for scale in scales)
 
 
 def _batches_of_equal_size(dataset: Dataset, ids: Sequence[str], most: int) -> Iterator[list[str]]:

@@ -1,7 +1,8 @@
 """Masks for any number of images: one after the other, to be gone on with, whatever some of them hold.
 
-`predictions.json` in the output folder names the model and the settings, so that masks of two models are
-never mixed. An image that can't be read or predicted is noted and the others go on.
+`predictions.json` in the output folder names the model, the settings and the folder that the images' names
+start at, so that masks of two models or of other images are never mixed; a mask says itself which image it is
+of. An image that can't be read or predicted is noted and the others go on.
 """
 
 from __future__ import annotations
@@ -12,28 +13,35 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from wsss.data.images import decode
 from wsss.data.masks_png import read_mask
 from wsss.errors import DataError, StageError, WsssError
-from wsss.segmentation.image_list import ImageFile
+from wsss.segmentation.image_list import OVERLAYS, ImageFile
 from wsss.segmentation.model import PredictionSettings, SegmentationModel
 from wsss.training.checkpoint import atomic_path, remove_leftovers, write_atomically
 from wsss.training.journal import Progress
 from wsss.types import BACKGROUND
 
 MANIFEST: Final = "predictions.json"
-OVERLAYS: Final = "overlays"  # folder for pictures; they are JPEG files, so no mask is ever in their place
+IMAGES: Final = "images"  # of the manifest: where the images' names start
+MOST_CLASSES: Final = 255  # with the background; 255 itself is no class
 STRENGTH: Final = 0.55  # share of the class's colour in an overlay
 _AHEAD: Final = 2  # images decoded while another is predicted
 _EXPECTED: Final = (WsssError, ValueError, RuntimeError, MemoryError)  # of one image, not of the program
+_IMAGE: Final = "image"  # text of a mask's file
+_TAKEN: Final = (
+    "Its mask {} is there already of an image of the same name and another extension. Rename one of the "
+    "images, or give another output folder; if the image was renamed, delete the mask."
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -73,7 +81,8 @@ def predict_images(
         progress: called after each image with images done, images in all and a note.
 
     Raises:
-        DataError: `out` holds masks of another model, of other settings or of unknown origin.
+        DataError: `out` holds masks of another model, of other settings, of images in another folder or of
+            unknown origin.
         StageError: another process writes there.
         OSError: the disk is full, or nothing may be written.
     """
@@ -81,12 +90,14 @@ def predict_images(
     new = 0
     failures: dict[str, str] = {}
     with _alone_in(out):
-        _claim(out, manifest(model, settings))
+        start = {IMAGES: images[0].base} if images else {}
+        _claim(out, manifest(model, settings) | start)
         for folder in {
             (place / image.mask_name).parent for image in images for place in (out, out / OVERLAYS)
         }:
             remove_leftovers(folder)
-        missing = [image for image in images if _is_missing(image, out, overlays)]
+        failures |= {i.name: _TAKEN.format(i.mask_name) for i in images if not may_have_mask(out, i)}
+        missing = [i for i in images if i.name not in failures and _is_missing(i, out, overlays)]
         kept = len(images) - len(missing)
         for number, (image, decoding) in enumerate(_decoded(missing), start=1):
             try:
@@ -99,7 +110,7 @@ def predict_images(
 
 
 def manifest(model: SegmentationModel, settings: PredictionSettings) -> dict[str, Any]:
-    """What `predictions.json` says: who made the masks, and what their values mean."""
+    """What `predictions.json` says of any images: who made the masks, and what their values mean."""
     flip = model.config.test_flip if settings.flip is None else settings.flip
     return {
         "format_version": 1,
@@ -128,17 +139,34 @@ def overlay(image: Pixels, mask: Pixels, palette: Pixels) -> Pixels:
     return np.where((mask == BACKGROUND)[..., None], image, blended)
 
 
-def write_indexed(path: Path, mask: Pixels, palette: Pixels) -> None:
-    """Write a mask (H, W) as an indexed PNG with `palette` (256, 3); the file is complete or absent."""
+def write_indexed(path: Path, mask: Pixels, palette: Pixels, *, image_name: str | None = None) -> None:
+    """Write a mask (H, W) as an indexed PNG with `palette` (256, 3); the file is complete or absent.
+
+    Args:
+        path: the file.
+        mask: values; (H, W), uint8.
+        palette: RGB of the values 0-255; (256, 3), uint8.
+        image_name: kept in the file as its text `image`, for `may_have_mask`.
+    """
     picture = Image.fromarray(np.ascontiguousarray(mask))
     picture.putpalette(palette.tobytes())  # turns mode L into P
+    texts = PngInfo()
+    if image_name is not None:
+        texts.add_text(_IMAGE, image_name)
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=texts)
 
 
-def overlay_path(out: Path, image: ImageFile) -> Path:
-    """Where an image's overlay goes."""
-    return out / OVERLAYS / PurePosixPath(image.name).with_suffix(".jpg")
+def may_have_mask(out: Path, image: ImageFile) -> bool:
+    """Whether the mask in an image's place, if there is one, is not known as that of another image.
+
+    `a.jpg` and `a.png` of one folder have one place. A mask that doesn't say is taken for the image's own.
+    """
+    try:
+        with Image.open(out / image.mask_name, formats=("PNG",)) as picture:
+            return bool(picture.info.get(_IMAGE, image.name) == image.name)
+    except Exception:  # decoders raise almost anything on damaged files, and there may be none
+        return True
 
 
 def _work(
@@ -166,16 +194,16 @@ def _work(
         if mask.shape != pixels.shape[:2]:
             raise DataError(f"{path} has another size than its image. Delete the mask to predict it again.")
     if overlays:
-        with atomic_path(overlay_path(out, image)) as temporary:
+        with atomic_path(out / image.overlay_name) as temporary:
             picture = Image.fromarray(overlay(pixels, mask, model.palette))
             picture.save(temporary, format="JPEG", quality=90)
     if is_new:
-        write_indexed(path, mask, model.palette)
+        write_indexed(path, mask, model.palette, image_name=image.name)
     return is_new
 
 
 def _is_missing(image: ImageFile, out: Path, overlays: bool) -> bool:
-    return not (out / image.mask_name).exists() or (overlays and not overlay_path(out, image).exists())
+    return not (out / image.mask_name).exists() or (overlays and not (out / image.overlay_name).exists())
 
 
 def _decoded(images: Sequence[ImageFile]) -> Iterator[tuple[ImageFile, Future[Pixels]]]:
@@ -207,7 +235,7 @@ def _alone_in(out: Path) -> Iterator[None]:
 
 
 def _claim(out: Path, wanted: dict[str, Any]) -> None:
-    """Make sure that all masks of the folder are of one model and of the same settings."""
+    """Make sure that all masks of the folder are of one model, of the same settings and of one folder."""
     found = read_manifest(out)
     if found is None:
         if any(not path.name.startswith(".") for path in out.rglob("*.png")):
@@ -217,7 +245,13 @@ def _claim(out: Path, wanted: dict[str, Any]) -> None:
             )
         write_atomically(out / MANIFEST, (json.dumps(wanted, indent=1) + "\n").encode())
         return
-    different = [key for key, value in wanted.items() if found.get(key) != value]
+    start = wanted.get(IMAGES)
+    if start is not None and found.get(IMAGES, start) != start:  # older manifests don't say
+        raise DataError(
+            f"{out} holds masks of images below {found[IMAGES]}, and these are below {start}, so the same "
+            "names may mean other images. Give another folder, or delete these masks."
+        )
+    different = [key for key, value in wanted.items() if key != IMAGES and found.get(key) != value]
     if different:
         raise DataError(
             f"{out} holds masks that were made otherwise ({', '.join(different)}). "
@@ -231,4 +265,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("class_names"), list) else None
+    names = found.get("class_names") if isinstance(found, dict) else None
+    if not isinstance(names, list) or not 0 < len(names) <= MOST_CLASSES:
+        return None
+    return found if all(isinstance(name, str) for name in names) else None
