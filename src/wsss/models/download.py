@@ -9,10 +9,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
-import safetensors.torch
-
 from wsss.errors import WeightsError
-from wsss.training.checkpoint import atomic_path
+from wsss.training.checkpoint import atomic_path, write_tensors
 from wsss.training.journal import Progress
 
 BLOCK: Final = 1 << 20  # bytes
@@ -138,7 +136,7 @@ def convert_pickles(folder: Path) -> Path:
         tensors |= {name: value.clone().contiguous() for name, value in read_weights(shard).items()}
     target = folder / "model.safetensors"
     with atomic_path(target) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"format": "pt"})
+        write_tensors(temporary, tensors, {"format": "pt"})
     return target
 
 

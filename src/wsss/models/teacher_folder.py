@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import safetensors.torch
 from torch import Tensor, nn
 
 from wsss.errors import WeightsError
-from wsss.training.checkpoint import atomic_folder
+from wsss.training.checkpoint import atomic_folder, write_tensors
 
 if TYPE_CHECKING:
     from wsss.models.clip import HuggingFaceTeacher
@@ -257,7 +256,7 @@ def _stored(value: Tensor, *, half: bool) -> Tensor:
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    safetensors.torch.save_file(tensors, path, {"format": "pt"})
+    write_tensors(path, tensors, {"format": "pt"})
     path.chmod(0o644)  # safetensors writes files for their owner alone
 
 

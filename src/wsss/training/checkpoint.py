@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,7 +99,23 @@ def save_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, s
     tensors = {name: _owned(tensor) for name, tensor in state.items()}
     text = json.dumps(dict(metadata or {}), sort_keys=True)
     with atomic_path(path, durable=True) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {_METADATA_KEY: text})
+        write_tensors(temporary, tensors, {_METADATA_KEY: text})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file as it is.
+
+    Raises:
+        OSError: the file can't be written, with the system's number of the error; safetensors raises an
+            exception of its own for that.
+    """
+    try:
+        safetensors.torch.save_file(dict(tensors), path, dict(metadata))
+    except safetensors.SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise OSError(f"{path} can't be written: {error}") from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsss.models.embedded.compose import Progress
+from wsss.training.checkpoint import write_tensors
 
 Log = Callable[[dict[str, float]], None]
 
@@ -84,7 +85,7 @@ def save_checkpoint(
             named = {f"optimiser.{which}.{row}.{name}": value.clone() for name, value in values.items()}
             tensors.update(named)
     unfinished = folder / f"step-{step}.writing"
-    save_file(tensors, unfinished)
+    write_tensors(unfinished, tensors, {})
     unfinished.replace(folder / f"step-{step}.safetensors")
     (folder / "step.writing").write_text(json.dumps({"step": step, "about": about}), encoding="utf-8")
     (folder / "step.writing").replace(folder / "step.json")
