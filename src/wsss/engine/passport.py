@@ -21,6 +21,7 @@ SUPERVISIONS: Final = {
     "I": "image tags",
     "I+S": "image tags and saliency maps",
     "I+L": "image tags and a language teacher",
+    "I+L+S": "image tags, a language teacher and saliency maps",
     "F": "true masks",
 }
 """What a run learned from, in the order of tables, in words."""

@@ -20,6 +20,7 @@ SUPERVISION: Final = {
     "I": "image tags",
     "I+L": "image tags and a language teacher",
     "I+S": "image tags and saliency maps",
+    "I+L+S": "image tags, a language teacher and saliency maps",
 }
 EMBEDDED: Final = "Apache-2.0 (shipped with wsss, trained on generated pictures)"
 MADE_HERE: Final = "made in this run from the training data"

@@ -20,7 +20,7 @@ from wsss.engine.measurements import FinishedRun, finished_run
 from wsss.engine.run import read_scores
 from wsss.errors import RecipeError, WsssError
 from wsss.methods.base import list_methods
-from wsss.report.labels import recipe_label
+from wsss.report.labels import METHODS, recipe_label
 
 SOURCES: Final = ("fixed", "automatic", "oracle", "none")
 """Who chose a background score, in the order of tables."""
@@ -305,7 +305,7 @@ def method_label(method: str) -> str:
     """A method's name as papers write it: `qa_clims` becomes QA-CLIMS."""
     if method == "supervised":
         return "fully supervised"
-    return method.replace("_", "-").upper() if method in list_methods() else method
+    return METHODS.get(method) or (method.replace("_", "-").upper() if method in list_methods() else method)
 
 
 def _open(run: ReportedRun) -> tuple[Dataset | None, str]:
