@@ -59,3 +59,10 @@ def test_the_fingerprint_follows_what_changes_the_weights():
 def test_the_default_momentum_is_the_published_weight_decay():
     config = TrainingConfig(steps=1)
     assert config.momentum == config.weight_decay == 1e-4
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "clip_norm", "checkpoint_seconds"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_of_a_training_are_finite(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        TrainingConfig(**{"steps": 1, "batch_size": 1, "learning_rate": 0.1, name: value})

@@ -40,7 +40,7 @@ def merged_settings(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> d
 class TrainingConfig(BaseModel):
     """How a method, an affinity net or a segmentation net is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int | None = Field(None, ge=1, description="Optimiser steps; give either this or `epochs`.")
     epochs: int | None = Field(None, ge=1, description="Passes over the data; give either this or `steps`.")
