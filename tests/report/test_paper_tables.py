@@ -101,11 +101,11 @@ def test_a_number_of_several_metrics_is_their_mean_by_seed():
     assert by_seed(known, column, A) == {0: 20.0, 1: 40.0}  # seed 2 has no train
 
 
-def test_a_column_may_take_another_recipe_of_some_rows_only():
-    refined = Column("refined", "maps", "oracle", recipe="{}-crf", rows=("scenes/a",))
-    known = results(NUMBERS.rows, rows("scenes/a-crf", [70.0]), rows("scenes/b-crf", [80.0]))  # type: ignore[arg-type]
+def test_a_column_may_take_another_recipe_of_the_row():
+    refined = Column("refined", "maps", "oracle", recipe="{}-crf")
+    known = results(NUMBERS.rows, rows("scenes/a-crf", [70.0]))  # type: ignore[arg-type]
     shown = exhibit(A, B, columns=(Column("maps, oracle", "maps", "oracle"), refined))
-    assert shown.recipes == ("scenes/a", "scenes/b", "scenes/a-crf")
+    assert shown.recipes == ("scenes/a", "scenes/b", "scenes/a-crf", "scenes/b-crf")
     found = paper_table(shown, known)
     assert found is not None
     assert [row[2] for row in found.rows] == ["70.0", "–"]

@@ -48,7 +48,6 @@ class Column:
         source: who chose the background score; empty: whoever did.
         metrics: names of metrics; of several, the mean.
         recipe: the recipe that has the number; `{}` stands for the row's.
-        rows: recipes of the rows that have it; empty: all.
         needs: recipes that must be run as well, because the number is a ratio to theirs.
     """
 
@@ -57,13 +56,10 @@ class Column:
     source: str = ""
     metrics: tuple[str, ...] = ("miou",)
     recipe: str = "{}"
-    rows: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
-    def recipe_of(self, row: Row) -> str | None:
-        """The recipe with this number of `row`, if the row has one."""
-        if self.rows and row.recipe not in self.rows:
-            return None
+    def recipe_of(self, row: Row) -> str:
+        """The recipe with this number of `row`."""
         return self.recipe.format(row.recipe)
 
 
@@ -139,7 +135,7 @@ class Exhibit:
         others = [column.recipe_of(row) for column in self.columns for row in self.rows]
         needed = [recipe for column in self.columns for recipe in column.needs]
         found = (*(row.recipe for row in self.rows), *others, *needed)
-        return tuple(dict.fromkeys(recipe for recipe in found if recipe))
+        return tuple(dict.fromkeys(found))
 
 
 @functools.cache

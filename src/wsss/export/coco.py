@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pycocotools import mask as rle
 
 from wsss.errors import DataError
-from wsss.export.json_items import write_items
+from wsss.export.json_items import DAMAGE, write_items
 from wsss.export.mask_source import MaskSource, checked_size
 from wsss.training.checkpoint import atomic_path
 
@@ -75,15 +75,7 @@ def read_coco(path: Path) -> Iterator[tuple[str, Mask]]:
             for annotation in by_image[image["id"]]:
                 mask[_inside(annotation["segmentation"], size)] = annotation["category_id"]
             yield image["file_name"], mask
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    except DAMAGE as error:
         raise DataError(
             f"{path} is no COCO file of masks ({type(error).__name__}: {error}). Export it again."
         ) from error

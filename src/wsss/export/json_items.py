@@ -1,10 +1,21 @@
-"""JSON documents too long for memory: lists whose items are written one after the other."""
+"""JSON documents: lists too long for memory, written item by item, and what damaged ones raise."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
+
+DAMAGE: Final = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What reading a damaged document raises, whichever of its parts is wrong."""
 
 
 def write_items(stream: TextIO, items: Iterable[Any]) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.errors import DataError
-from wsss.export.json_items import write_items
+from wsss.export.json_items import DAMAGE, write_items
 from wsss.export.mask_source import MaskSource, checked_size
 from wsss.training.checkpoint import atomic_path, write_atomically
 
@@ -136,15 +136,7 @@ def read_label_studio(path: Path, class_names: Sequence[str]) -> Iterator[tuple[
                 mask[decode_rle(region["value"]["rle"], size)] = number
             if mask is not None:
                 yield task["data"][_IMAGE], mask
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    except DAMAGE as error:
         if isinstance(error, DataError):
             raise
         raise DataError(

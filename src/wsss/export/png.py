@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ from wsss.types import IGNORE
 STYLES: Final = ("palette", "plain", "colour")
 CLASSES: Final = "classes.json"  # beside the files: what values and colours mean
 
-Style = Literal["palette", "plain", "colour"]
 Pixels = npt.NDArray[np.uint8]
 
 

@@ -104,7 +104,7 @@ def mask_picture(image: Picture, mask: npt.NDArray[np.uint8]) -> Picture:
     base = _pale(thumbnail(image))
     shown = _resized(mask, base.shape[:2], Image.Resampling.NEAREST)
     blended = base.copy()
-    edge = _edges(shown)
+    edge = class_edges(shown)
     for class_id in np.unique(shown).tolist():
         if class_id == BACKGROUND:
             continue
@@ -185,7 +185,7 @@ def _pale(image: Picture) -> npt.NDArray[np.float64]:
     return pale
 
 
-def _edges(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+def class_edges(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Pixels with a neighbour (up, down, left, right) of another class."""
     edge = np.zeros(mask.shape, dtype=bool)
     rows, columns = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]

@@ -59,10 +59,8 @@ def with_points(results: Results, files: Sequence[Path]) -> Results:
 
 def by_seed(results: Results, column: Column, row: Row) -> dict[int, float]:
     """One number of one row by seed, in per cent; of several metrics the mean, for seeds that have all."""
-    recipe = column.recipe_of(row)
-    if recipe is None:
-        return {}
-    found = [results.by_seed(recipe, Cell(column.stage, column.source, metric)) for metric in column.metrics]
+    cells = [Cell(column.stage, column.source, metric) for metric in column.metrics]
+    found = [results.by_seed(column.recipe_of(row), cell) for cell in cells]
     seeds = sorted(set.intersection(*(set(values) for values in found)))
     return {seed: fmean(values[seed] for values in found) for seed in seeds}
 

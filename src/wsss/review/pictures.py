@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wsss.report.images import UNSURE, Picture, class_colour
+from wsss.report.images import UNSURE, Picture, class_colour, class_edges
 from wsss.review.signals import Mask
 from wsss.types import BACKGROUND, IGNORE
 
@@ -31,7 +31,7 @@ def overlay(image: Picture, mask: Mask) -> Picture:
     base = photograph(image)
     shown = _at_size(mask, base)
     blended = base.astype(np.float64)
-    edge = _edges(shown)
+    edge = class_edges(shown)
     for label in _labels(shown):
         inside, colour = shown == label, _colour(label)
         blended[inside] += (colour - blended[inside]) * STRENGTH
@@ -79,14 +79,3 @@ def _at_size(mask: Mask, base: Picture) -> Mask:
     size = base.shape[1], base.shape[0]
     shown: Mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     return shown
-
-
-def _edges(mask: Mask) -> npt.NDArray[np.bool_]:
-    """Pixels with a neighbour (up, down, left, right) of another class."""
-    edge = np.zeros(mask.shape, dtype=bool)
-    rows, columns = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
-    edge[1:] |= rows
-    edge[:-1] |= rows
-    edge[:, 1:] |= columns
-    edge[:, :-1] |= columns
-    return edge
