@@ -23,16 +23,18 @@ CASES: dict[str, dict[str, Any]] = {
     "channels_last": {"split": (2, 4), "memory_format": torch.channels_last},
     "bfloat16": {"split": (2, 4), "dtype": torch.bfloat16},
     "double": {"split": (1, 5), "dtype": torch.float64},
+    "one place": {"split": (1, 5), "size": (1, 1)},
 }
 PAIRS = ((0.5, 2.0, 4.0), ())  # of the two processes
 STEPS = 2
 
 
 def batch(case: dict[str, Any], step: int) -> tuple[Tensor, Tensor]:
-    """Features of all images, and what the gradient of the result will be; (6, 5, 4, 3)."""
+    """Features of all images, and what the gradient of the result will be; (6, 5, h, w)."""
     generator = torch.Generator().manual_seed(step)
-    features = case.get("offset", 0) + 2 * torch.randn(6, 5, 4, 3, generator=generator)
-    slopes = torch.randn(6, 5, 4, 3, generator=generator)
+    size = case.get("size", (4, 3))
+    features = case.get("offset", 0) + 2 * torch.randn(6, 5, *size, generator=generator)
+    slopes = torch.randn(6, 5, *size, generator=generator)
     dtype = case.get("dtype", torch.float32)
     layout = case.get("memory_format", torch.contiguous_format)
     return features.to(dtype).contiguous(memory_format=layout), slopes.to(dtype)

@@ -22,6 +22,7 @@ import logging
 from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -92,13 +93,11 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values = _wide(features)
         mean, variance, count = _statistics(values)
-        scale = torch.rsqrt(variance + epsilon)
-        result = (values - _planes(mean)) * _planes(scale)
-        if weight is not None:
-            result = result * _planes(weight)
-        if bias is not None:
-            result = result + _planes(bias)
-        ctx.save_for_backward(features, weight, mean, scale, count)
+        result = values
+        if len(values):  # torch divides by the number of images
+            result = F.batch_norm(values, mean, variance, weight, bias, training=False, eps=epsilon)
+        ctx.epsilon = epsilon
+        ctx.save_for_backward(features, weight, mean, variance, count)
         ctx.mark_non_differentiable(mean, variance, count)
         return result.to(features.dtype), mean, variance, count
 
@@ -107,33 +106,42 @@ class _Normalise(torch.autograd.Function):
     def backward(
         ctx: Any, gradient: Tensor, *_: Any
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        features, weight, mean, scale, count = ctx.saved_tensors
-        slopes = _wide(gradient)
-        normalised = (_wide(features) - _planes(mean)) * _planes(scale)
-        sums = torch.stack([slopes.sum(dim=PLACES), (slopes * normalised).sum(dim=PLACES)])  # (2, D)
-        # of the parameters each process gives its own part: training averages them itself
-        of_bias, of_weight = (
-            own.to(gradient.dtype if weight is None else weight.dtype) for own in sums.clone()
-        )
+        features, weight, mean, variance, count = ctx.saved_tensors
+        values, slopes = _wide(features), _wide(gradient)
+        # sums over places of g and g x^; of the parameters each process gives its own part, since training
+        # averages them itself
+        of_bias, of_weight = torch.zeros_like(mean), torch.zeros_like(mean)
+        if len(values):
+            _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+                slopes, values, weight, mean, variance, None, None, False, ctx.epsilon, [False, True, True]
+            )
         of_features = None
         if ctx.needs_input_grad[0]:
+            sums = torch.stack([of_bias, of_weight])  # (2, D)
             torch.distributed.all_reduce(sums)
             common, along = sums / count
-            of_features = slopes - _planes(common) - normalised * _planes(along)
-            of_features = of_features * _planes(scale if weight is None else scale * weight)
-            of_features = of_features.to(features.dtype)
+            scale = torch.rsqrt(variance + ctx.epsilon)
+            factor = scale if weight is None else scale * weight
+            # factor (g - common - x^ along), gathered to one factor of x and one of g
+            steepness = -factor * scale * along
+            rest = -factor * common - steepness * mean
+            of_features = torch.addcmul(_planes(rest), values, _planes(steepness))
+            of_features = of_features.addcmul_(slopes, _planes(factor)).to(features.dtype)
+        kind = gradient.dtype if weight is None else weight.dtype
         needs = ctx.needs_input_grad
-        return of_features, of_weight if needs[1] else None, of_bias if needs[2] else None, None
+        return (
+            of_features,
+            of_weight.to(kind) if needs[1] else None,
+            of_bias.to(kind) if needs[2] else None,
+            None,
+        )
 
 
 def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (D,), biased variance (D,) and count (scalar) of the features (B, D, h, w) of all processes."""
     channels = values.shape[1]
     own_count = values.numel() // channels
-    variance, mean = values.new_zeros(channels), values.new_zeros(channels)
-    if own_count:
-        variance, mean = torch.var_mean(values, dim=PLACES, correction=0)
-    own = torch.cat([mean, variance, mean.new_tensor([own_count])])  # (2 D + 1,)
+    own = torch.cat([*_own_statistics(values, own_count), values.new_tensor([own_count])])  # (2 D + 1,)
     parts = [torch.empty_like(own) for _ in range(group_size())]
     torch.distributed.all_gather(parts, own)
     means, variances, counts = torch.split(torch.stack(parts), [channels, channels, 1], dim=1)
@@ -142,6 +150,17 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean = (shares * means).sum(dim=0)
     variance = (shares * (variances + (means - mean).square())).sum(dim=0)
     return mean, variance, count
+
+
+def _own_statistics(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance, each (D,), of this process's `count` places."""
+    channels = values.shape[1]
+    if count < 2:  # torch refuses to normalise these
+        return values.sum(dim=PLACES), values.new_zeros(channels)
+    # torch's own fused pass leaves them behind; its `var_mean` is twenty times slower on CPUs
+    mean, unbiased = values.new_zeros(channels), values.new_zeros(channels)
+    F.batch_norm(values, mean, unbiased, training=True, momentum=1.0)
+    return mean, unbiased * ((count - 1) / count)
 
 
 def _planes(values: Tensor) -> Tensor:
