@@ -1,6 +1,6 @@
 """What one process of a run does, as a script for a launcher; a test calls `work` itself for one process.
 
-python process_work.py TREE OUT             train every method, extract, refine and find words
+python process_work.py TREE OUT             train every method and network, extract, refine and find words
 python process_work.py TREE OUT failing     the second process can't read an image
 python process_work.py TREE OUT dying       the second process ends without a word
 """
@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tests import masked_networks
 from tests.fakes import FakeTeacher
 from torch import nn
 
 from wsss.activation.extract import ExtractConfig, extract
 from wsss.activation.refine import refine_images
 from wsss.activation.store import MapStore
+from wsss.affinity import taps
 from wsss.data import ScenesConfig, open_dataset
 from wsss.data.loaders import TrainingBatches
 from wsss.data.transforms import Augmentation
-from wsss.engine import answers_work, map_work
+from wsss.engine import answers_work, map_work, saliency_work
 from wsss.errors import DataError, WsssError
 from wsss.methods import Frozen, Method, find_method
 from wsss.refiners.base import Refiner, RefinerConfig
@@ -113,7 +115,7 @@ def batches_of(
 
 def smooth(network: nn.Module) -> None:
     """Make activations smooth: a number within rounding of ReLU's kink would give a step another gradient."""
-    resnet_small.F = SimpleNamespace(**{**vars(F), "relu": F.gelu})
+    resnet_small.F = taps.F = SimpleNamespace(**{**vars(F), "relu": F.gelu})
     for module in network.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):
@@ -136,9 +138,20 @@ def trained(name: str, dataset: Any, out: Path) -> Method:
     return method
 
 
+def networks(out: Path) -> None:
+    """Train what learns from masks; each network leaves its folder."""
+    for name, untrained in masked_networks.NETWORKS.items():
+        seed_everything(0)
+        net = untrained()
+        smooth(net)
+        batches = masked_networks.MaskedBatches(process_number(), num_processes())
+        train(net, batches, masked_networks.TRAINING, work_dir=out / name, seed=3)
+
+
 def work(tree: Path, out: Path) -> None:
     """Everything that several processes share."""
     torch.set_num_threads(1)
+    networks(out)
     dataset = open_dataset(ScenesConfig(**SCENES), root=tree)
     methods = {name: trained(name, Sparse(dataset), out) for name in TRAININGS}
     seed_everything(5)
@@ -150,6 +163,7 @@ def work(tree: Path, out: Path) -> None:
     refine_images(Halved(RefinerConfig(), dataset.class_names), dataset, ids, maps, refined)
     words(fresh, dataset, out)
     questions(dataset, out)
+    salient(dataset, out)
 
 
 def words(method: Method, dataset: Any, out: Path) -> None:
@@ -170,6 +184,15 @@ def questions(dataset: Any, out: Path) -> None:
     facts = answers_work.ask_questions(section, config, dataset, ids, *folders, device, lambda *_: None)
     assert bool(facts) == is_main_process()
     assert not is_main_process() or len(list(folders[0].glob("*.jsonl"))) == 1
+
+
+def salient(dataset: Any, out: Path) -> None:
+    """The work of the engine's stage: the small detector in the package, a few images at once."""
+    saliency_work.IMAGES_AT_ONCE = 3
+    section, ids, device = saliency_work.SaliencySection(), dataset.ids("train"), torch.device("cpu")
+    (out / "saliency").mkdir(exist_ok=True)
+    facts = saliency_work.detect_saliency(section, dataset, ids, out / "saliency", device, lambda *_: None)
+    assert bool(facts) == is_main_process()
 
 
 def fail(tree: Path, out: Path) -> None:

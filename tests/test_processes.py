@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+import masked_networks
 import process_work
+from masked_networks import NETWORKS, MaskedBatches
 from process_work import BATCH_SIZE, SCENES, STEPS, TRAININGS, Sparse
 from wsss.data import ScenesConfig, open_dataset
 from wsss.data.image_work import of_everyone
@@ -41,7 +43,10 @@ def both(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int,
     done = launched(tiny_tree, folders[2])
     assert done.returncode == 0, done.stderr[-3000:]
     with pytest.MonkeyPatch.context() as patch:
-        replaced = {"map_work": "trained_method", "resnet_small": "F", "answers_work": "IMAGES_AT_ONCE"}
+        replaced = {
+            "map_work": "trained_method", "resnet_small": "F", "taps": "F", "answers_work": "IMAGES_AT_ONCE",
+            "saliency_work": "IMAGES_AT_ONCE",
+        }  # fmt: skip
         for module, name in replaced.items():  # by the work, for its own process
             owner = getattr(process_work, module)
             patch.setattr(owner, name, getattr(owner, name))
@@ -50,14 +55,14 @@ def both(tiny_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize("name", [*TRAININGS, *NETWORKS])
 def test_losses_and_weights_are_those_of_one_process(name: str, both: dict[int, Path]) -> None:
     one, two = (read_journal(both[count] / name / "log.jsonl") for count in (1, 2))
-    assert len(one) == len(two) == STEPS
+    assert len(one) == len(two) == (masked_networks.STEPS if name in NETWORKS else STEPS)
     for alone, together in zip(one, two, strict=True):
         assert alone["losses"].keys() == together["losses"].keys()
         assert together["losses"] == pytest.approx(alone["losses"], rel=2e-5, abs=1e-7)
-    assert one[0]["loss"] != pytest.approx(one[-1]["loss"], rel=1e-2)
+    assert one[0]["loss"] != pytest.approx(one[-1]["loss"], rel=2e-3)  # a hundred times as far apart
     states = [load_state(both[count] / name / "model.safetensors")[0] for count in (1, 2)]
     assert states[0].keys() == states[1].keys()
     for key, value in states[0].items():
@@ -78,8 +83,20 @@ def test_some_shares_have_no_pair_where_others_have(tiny_tree: Path) -> None:
     assert len({first - second for first, second in zip(*counts, strict=True)}) > 1
 
 
+def test_ignored_pixels_are_not_shared_out_evenly() -> None:
+    """Or a mean over each process's own pixels would do."""
+    parts = [[batch.aligned["target"] for batch in MaskedBatches(rank, 2).epoch(0)] for rank in (0, 1)]
+    counts = [[(int((mask == 0).sum()), int((mask % 255 > 0).sum())) for mask in part] for part in parts]
+    first, second = counts
+    assert first[0] == second[-1] == (0, 0)
+    assert first[1][0] == 0 < first[1][1]
+    assert all(background > 0 < foreground for background, foreground in (first[2], *second[:-1]))
+    whole = [batch.aligned["target"] for batch in MaskedBatches(0, 1).epoch(0)]
+    assert all(torch.equal(torch.cat(own), mask) for *own, mask in zip(*parts, whole, strict=True))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", ["maps", "refined", "words", "answers"])
+@pytest.mark.parametrize("folder", ["maps", "refined", "words", "answers", "saliency"])
 def test_files_are_the_same_bytes_whoever_makes_them(folder: str, both: dict[int, Path]) -> None:
     found = [
         {path.name: path.read_bytes() for path in (both[count] / folder).rglob("*") if path.is_file()}

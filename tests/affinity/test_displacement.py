@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.layers.faked_group import of_each
 
 from wsss.affinity.displacement import (
     DisplacementBranch,
@@ -12,7 +13,7 @@ from wsss.affinity.displacement import (
     mean_displacement,
 )
 from wsss.affinity.labels import pair_labels
-from wsss.affinity.pairs import offsets
+from wsss.affinity.pairs import destinations, offsets, sources
 from wsss.errors import StageError
 
 
@@ -40,6 +41,73 @@ def test_a_zero_field_is_wrong_by_the_mean_offset():
     sums = [abs(dy) + abs(dx) for dy, dx in offsets(3)]
     assert float(foreground) == pytest.approx(sum(sums) / len(sums) / 2, rel=1e-5)
     assert float(background) == 0
+
+
+def looped_losses(displacement, labels, radius):
+    """Both losses of IRN's equations 8 and 9, coordinate by coordinate."""
+    errors = {"foreground": [], "background": []}
+    images, height, width = labels.shape
+    for image in range(images):
+        for y in range(height - (radius - 1)):
+            for x in range(radius - 1, width - (radius - 1)):
+                for dy, dx in offsets(radius):
+                    here, there = int(labels[image, y, x]), int(labels[image, y + dy, x + dx])
+                    if here != there or here == 255:
+                        continue
+                    target = (dy, dx) if here else (0, 0)
+                    for axis in range(2):
+                        one, other = (
+                            displacement[image, axis, y, x],
+                            displacement[image, axis, y + dy, x + dx],
+                        )
+                        errors["foreground" if here else "background"].append(
+                            abs(float(one - other) - target[axis])
+                        )
+    return [sum(own) / (len(own) + 1e-5) for own in errors.values()]
+
+
+@pytest.fixture
+def fields():
+    """Displacements and labels of three images; the last is ignored, the first has no background."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0, 2, 255])[torch.randint(0, 3, (3, 5, 8), generator=generator)]
+    labels[0] = torch.where(labels[0] == 0, 2, labels[0])
+    labels[2] = 255
+    return torch.randn(3, 2, 5, 8, generator=generator), labels
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_the_averages_over_processes_are_the_losses_of_the_whole_batch(fields, cut, monkeypatch):
+    displacement, labels = fields
+    shares = (slice(0, cut), slice(cut, 3))
+    found = of_each(
+        monkeypatch,
+        [
+            lambda share=share: displacement_losses(displacement[share], pair_labels(labels[share], 3), 3)
+            for share in shares
+        ],
+    )
+    averages = [sum(map(float, own)) / 2 for own in zip(*found, strict=True)]
+    assert averages == pytest.approx(looped_losses(displacement, labels, 3), rel=1e-5)
+
+
+def test_one_process_has_the_losses_of_its_own_pairs_to_the_last_bit(fields):
+    displacement, known = fields[0].requires_grad_(), pair_labels(fields[1], 3)
+    here, foreground, background = sources(displacement, 3), torch.zeros(()), torch.zeros(())
+    for number, offset in enumerate(offsets(3)):
+        difference = here - destinations(displacement, offset, 3)
+        errors = (difference - torch.tensor(offset).float()[:, None, None]).abs()
+        foreground = foreground + torch.where(known.foreground[:, number, None], errors, 0.0).sum()
+        errors = difference.abs()
+        background = background + torch.where(known.background[:, number, None], errors, 0.0).sum()
+    expected = (
+        foreground / (2 * known.foreground.sum() + 1e-5),
+        background / (2 * known.background.sum() + 1e-5),
+    )
+    found = displacement_losses(displacement, known, 3, known.totals())
+    gradients = [torch.autograd.grad(sum(losses), displacement)[0] for losses in (found, expected)]
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert torch.equal(*gradients)
 
 
 def test_coarse_taps_meet_before_the_grid():

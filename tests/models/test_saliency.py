@@ -301,6 +301,13 @@ def test_an_interrupted_detection_goes_on_file_by_file(tmp_path: Path) -> None:
     assert detect_missing(second, images.__getitem__, list(images), tmp_path) == 0
 
 
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    images = {"a": np.full((4, 4, 3), 10, np.uint8)}
+    (tmp_path / ".tmp-0123-b.png").write_bytes(b"half")
+    assert detect_missing(BrightnessDetector(), images.__getitem__, ["a"], tmp_path, alone=False) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-0123-b.png", "a.png"]
+
+
 def test_maps_of_two_detectors_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, out = tmp_path / "images", tmp_path / "images" / "saliency"
     (images / "below").mkdir(parents=True)

@@ -156,14 +156,16 @@ class IRNet(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):  # logarithms near 0
             affinities = path_affinities(logits.float().sigmoid(), self.radius)  # (B, P, h', w')
             known = pair_labels(on_grid(labels, (logits.shape[1], logits.shape[2])), self.radius)
+            totals = known.totals()  # every process counts, one without pairs too
             together = -torch.log(affinities + _LOG_EPSILON)
+            apart = -torch.log(1 + _LOG_EPSILON - affinities)
             losses = {
-                "background_pairs": mean_over(together, known.background) / 4,
-                "foreground_pairs": mean_over(together, known.foreground) / 4,
-                "different_pairs": mean_over(-torch.log(1 + _LOG_EPSILON - affinities), known.different) / 2,
+                "background_pairs": mean_over(together, known.background, totals.background) / 4,
+                "foreground_pairs": mean_over(together, known.foreground, totals.foreground) / 4,
+                "different_pairs": mean_over(apart, known.different, totals.different) / 2,
             }
             if displacement is not None:
-                foreground, background = displacement_losses(displacement.float(), known, self.radius)
+                foreground, background = displacement_losses(displacement.float(), known, self.radius, totals)
                 losses["foreground_displacement"] = foreground / 2
                 losses["background_displacement"] = background / 2
         return losses

@@ -15,17 +15,17 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from wsss.affinity.labels import PairLabels
+from wsss.affinity.labels import COUNT_EPSILON, PairLabels, PairTotals
 from wsss.affinity.pairs import destinations, offsets, sources
 from wsss.affinity.taps import TapProjection, tap_size
 from wsss.checks import check_shape
 from wsss.errors import StageError
+from wsss.layers.pair_count import sum_over_pairs
 
 WIDTHS: Final = (64, 256)  # fewest and most channels of a tap's projection; between them half the tap's own
 MERGED: Final = 256
 REFINEMENTS: Final = 300  # any number over 100 will do (IRN)
 WEAK: Final = 2.5  # cells; nearer to its centre than this a cell takes part in joining centres (IRN)
-_COUNT_EPSILON: Final = 1e-5
 
 
 class DisplacementBranch(nn.Module):
@@ -81,23 +81,28 @@ def _projection(inputs: int, outputs: int, factor: float) -> TapProjection:
     return TapProjection(inputs, outputs, groups=min(16, outputs // 8), factor=factor)
 
 
-def displacement_losses(displacement: Tensor, known: PairLabels, radius: int) -> tuple[Tensor, Tensor]:
+def displacement_losses(
+    displacement: Tensor, known: PairLabels, radius: int, totals: PairTotals | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean absolute errors of the differences between the displacements of pairs, in cells.
 
     Args:
         displacement: (dy, dx) in cells; (B, 2, h, w).
         known: which pairs are foreground of one class and which background.
         radius: in cells.
+        totals: what `known.totals` counted; None: counted here.
 
     Returns:
         Of foreground pairs, whose difference must be the offset between them, and of background pairs, which
-        must not differ; two scalars, 0 without such pairs.
+        must not differ; two scalars, 0 without such pairs, whose averages over processes are the means over
+        their pairs.
 
     Source:
         Ahn et al., CVPR 2019, equations 8 and 9, https://arxiv.org/abs/1904.05044; the mean is over both
         coordinates, as in the code.
         Differs: none.
     """
+    totals = known.totals() if totals is None else totals
     here = sources(displacement, radius)  # (B, 2, h', w')
     foreground = background = displacement.new_zeros(())
     for number, offset in enumerate(offsets(radius)):
@@ -107,8 +112,8 @@ def displacement_losses(displacement: Tensor, known: PairLabels, radius: int) ->
         foreground = foreground + _sum_over(difference - target, known.foreground[:, number])
         background = background + _sum_over(difference, known.background[:, number])
     return (
-        foreground / (2 * known.foreground.sum() + _COUNT_EPSILON),
-        background / (2 * known.background.sum() + _COUNT_EPSILON),
+        sum_over_pairs(foreground) / (2 * totals.foreground + COUNT_EPSILON),
+        sum_over_pairs(background) / (2 * totals.background + COUNT_EPSILON),
     )
 
 

@@ -115,14 +115,15 @@ class AffinityNet(nn.Module):
         features = self.features(batch.images)
         low, high = (block_means(batch.aligned[name], self.grid_stride) for name in (LOW, HIGH))
         known = pair_labels(cell_labels(low, high), self.radius)
+        totals = known.totals()  # every process counts, one without pairs too
         with torch.autocast(features.device.type, enabled=False):  # logarithms near 0
             affinities = pair_affinities(features.float(), self.radius)  # (B, P, h', w')
             together = -torch.log(affinities + _LOG_EPSILON)
             apart = -torch.log(1 + _LOG_EPSILON - affinities)
             return {
-                "background_pairs": mean_over(together, known.background) / 4,
-                "foreground_pairs": mean_over(together, known.foreground) / 4,
-                "different_pairs": mean_over(apart, known.different) / 2,
+                "background_pairs": mean_over(together, known.background, totals.background) / 4,
+                "foreground_pairs": mean_over(together, known.foreground, totals.foreground) / 4,
+                "different_pairs": mean_over(apart, known.different, totals.different) / 2,
             }
 
     def parameter_groups(self, base_lr: float) -> list[dict[str, Any]]:

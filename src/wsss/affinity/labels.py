@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from wsss.affinity.pairs import destinations, offsets, sources
 from wsss.errors import ShapeError
+from wsss.layers.pair_count import sum_over_pairs, total_counts
 from wsss.types import BACKGROUND, IGNORE
 
-_COUNT_EPSILON: Final = 1e-5  # PSA and IRN: keeps the mean over no pairs at 0
+COUNT_EPSILON: Final = 1e-5  # PSA and IRN: keeps the mean over no pairs at 0
+
+
+class PairTotals(NamedTuple):
+    """How many pairs of each kind all processes have that train together; scalars, int64."""
+
+    background: Tensor
+    foreground: Tensor
+    different: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +37,11 @@ class PairLabels:
     background: Tensor
     foreground: Tensor
     different: Tensor
+
+    def totals(self) -> PairTotals:
+        """Count the pairs of all processes; every process must come here in every step."""
+        own = [kind.sum() for kind in (self.background, self.foreground, self.different)]
+        return PairTotals(*total_counts(torch.stack(own)))
 
 
 def pair_labels(labels: Tensor, radius: int) -> PairLabels:
@@ -62,15 +76,19 @@ def pair_labels(labels: Tensor, radius: int) -> PairLabels:
     return PairLabels(are_equal & is_background, are_equal & ~is_background, are_valid & ~are_equal)
 
 
-def mean_over(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the chosen values, 0 where none is; a scalar.
+def mean_over(values: Tensor, chosen: Tensor, total: Tensor | None = None) -> Tensor:
+    """Mean of the chosen values, 0 where none is.
 
     The sum is divided by the count + 1e-5, as in the code of PSA and IRN.
 
     Args:
         values: any shape.
         chosen: bool, of the same shape.
+        total: number of chosen values of all processes that train together; None: counted here.
+
+    Returns:
+        Scalar whose average over processes is the mean over their values.
     """
+    total = total_counts(chosen.sum()) if total is None else total
     # where, not a product: an infinite value that is not chosen must not give NaN
-    total = torch.where(chosen, values, torch.zeros_like(values)).sum()
-    return total / (chosen.sum() + _COUNT_EPSILON)
+    return sum_over_pairs(torch.where(chosen, values, torch.zeros_like(values))) / (total + COUNT_EPSILON)

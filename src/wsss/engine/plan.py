@@ -201,6 +201,7 @@ def _frozen_helpers(recipe: Recipe, section: MethodSection, seed: int, source: S
             source.inputs,
             partial(method_work.detect_saliency, recipe, section),
             reads=(*source.reads, detector_digest(section.saliency)),
+            every_process=True,
         )
     return helpers
 

@@ -20,6 +20,7 @@ from typing_extensions import Self
 from wsss.data.dataset import Dataset, WithoutMasks
 from wsss.data.digests import file_digests, png_digests
 from wsss.data.file_dataset import FileDataset
+from wsss.data.image_work import of_everyone
 from wsss.data.loaders import Aligned
 from wsss.errors import DataError
 from wsss.models.saliency import (
@@ -30,9 +31,11 @@ from wsss.models.saliency import (
     saliency_file,
 )
 from wsss.training.journal import Progress
+from wsss.training.processes import is_main_process, num_processes, own_share, wait_for_everyone
 
 SALIENCY: Final = "saliency"  # its name among `Method.pixel_inputs` and in `Batch.aligned`
 MAPS: Final = "maps"  # folder inside the stage's
+IMAGES_AT_ONCE = 16
 
 
 class SaliencySection(BaseModel):
@@ -137,11 +140,26 @@ def detect_saliency(
     device: torch.device,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Detect what is missing in the stage's `maps`; an interrupted call goes on where it stopped."""
+    """Detect what is missing in the stage's `maps`; an interrupted call goes on where it stopped.
+
+    Several processes leave the files that one would: each detects in batches of images of its own.
+    """
     detector = load_detector(section.source, weights=section.weights, device=device)
     maps = folder / MAPS
     maps.mkdir(exist_ok=True)
-    detect_to_folder(detector, WithoutMasks(dataset), ids, maps, progress=progress)
+    batches = [ids[start : start + IMAGES_AT_ONCE] for start in range(0, len(ids), IMAGES_AT_ONCE)]
+    detect_to_folder(
+        detector,
+        WithoutMasks(dataset),
+        [image_id for batch in own_share(batches) for image_id in batch],
+        maps,
+        images_at_once=IMAGES_AT_ONCE,
+        alone=num_processes() == 1,
+        progress=of_everyone(progress, len(ids)),
+    )
+    wait_for_everyone()
+    if not is_main_process():
+        return {}
     return {"images": len(ids), "detector": detector.name, "sha256": detector.sha256}
 
 

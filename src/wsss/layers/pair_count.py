@@ -1,7 +1,8 @@
 r"""Sums and means over the pairs of all processes that train together, each on its share of every batch.
 
 A loss that divides by the number of (image, class) pairs must divide by that of the whole batch: a mean over
-each process's own pairs would weigh a pair more where its process has few. Training averages gradients over
+each process's own pairs would weigh a pair more where its process has few. So must one that divides by the
+number of pairs of cells, or of pixels, of which some are ignored. Training averages gradients over
 the N processes, so with losses $l_p$ and P pairs in all, a process that holds the pairs R returns
 
 $$ \frac{N}{P} \sum_{p \in R} l_p \quad\text{for a mean,}\qquad N \sum_{p \in R} l_p \quad\text{for a sum,} $$
@@ -41,6 +42,28 @@ def total_pairs(own: int, device: torch.device) -> Tensor:
     total = torch.tensor(float(own), device=device)
     if group_size() > 1:
         torch.distributed.all_reduce(total)
+    return total
+
+
+def total_counts(own: Tensor) -> Tensor:
+    """Sum counts over all processes, several in one reduction.
+
+    Every process must come here in every step, one that has nothing to count too.
+
+    Args:
+        own: this process's counts; any shape, int64.
+
+    Returns:
+        The same shape, int64, without gradient.
+
+    Example:
+        >>> total_counts(torch.tensor([3, 0])).tolist()
+        [3, 0]
+    """
+    if group_size() == 1:
+        return own
+    total = own.clone()
+    torch.distributed.all_reduce(total)
     return total
 
 

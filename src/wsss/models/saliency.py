@@ -173,6 +173,7 @@ def detect_to_folder(
     folder: Path,
     *,
     images_at_once: int = 16,
+    alone: bool = True,
     progress: Progress | None = None,
 ) -> int:
     """Write the maps of a data set's images that are missing in `folder`; see `detect_missing`.
@@ -183,6 +184,7 @@ def detect_to_folder(
         ids: which of them.
         folder: gets `<id>.png`.
         images_at_once: images read and detected together; decides memory.
+        alone: whether no other process writes into `folder`; what killed ones have left is then removed.
         progress: called with images done, images in all and a note.
 
     Returns:
@@ -194,6 +196,7 @@ def detect_to_folder(
         ids,
         folder,
         images_at_once=images_at_once,
+        alone=alone,
         progress=progress,
     )
 
@@ -205,6 +208,7 @@ def detect_missing(
     folder: Path,
     *,
     images_at_once: int = 16,
+    alone: bool = True,
     progress: Progress | None = None,
 ) -> int:
     """Write the maps that are missing in `folder`; a call that was interrupted is gone on with, file by file.
@@ -213,14 +217,15 @@ def detect_missing(
         detector: any.
         read: gives the image of an id; (H, W, 3), uint8 RGB.
         ids: images that shall have a map.
-        folder: gets `<id>.png`; a single process writes into it.
+        folder: gets `<id>.png`.
         images_at_once: images read and detected together; decides memory.
+        alone: whether no other process writes into `folder`; what killed ones have left is then removed.
         progress: called with images done, images in all and a note.
 
     Returns:
         How many were detected now.
     """
-    for parent in {saliency_file(folder, image_id).parent for image_id in ids}:
+    for parent in {saliency_file(folder, image_id).parent for image_id in ids} if alone else ():
         remove_leftovers(parent)
     missing = [image_id for image_id in ids if not saliency_file(folder, image_id).is_file()]
     for start in range(0, len(missing), images_at_once):

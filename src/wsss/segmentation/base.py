@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.errors import ShapeError
-from wsss.segmentation.losses import balanced_cross_entropy, cross_entropy, labels_at
+from wsss.segmentation.losses import balanced_cross_entropy, cross_entropy, labels_at, total_pixels
 from wsss.types import Batch
 
 Loss: TypeAlias = Literal["cross_entropy", "balanced"]
@@ -62,10 +62,13 @@ class SegmentationNet(nn.Module, ABC):
                 f'`batch.aligned["target"]` must hold the masks to train on; got {names}. '
                 "Give the loader `aligned=` a function that reads them."
             )
+        outputs, size = self.outputs(batch.images), target.shape[-2:]
+        grids = [size if self._loss_at == "image" else logits.shape[-2:] for logits in outputs.values()]
+        targets = [labels_at(target, (grid[0], grid[1])) for grid in grids]
+        totals = total_pixels(targets)  # every process counts, one whose pixels are all ignored too
         losses = {}
-        for name, logits in self.outputs(batch.images).items():
+        for (name, logits), own, total in zip(outputs.items(), targets, totals, strict=True):
             if self._loss_at == "image":
-                size = target.shape[-2:]
                 logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-            losses[name] = self._loss(logits, labels_at(target, (logits.shape[2], logits.shape[3])))
+            losses[name] = self._loss(logits, own, total)
         return losses

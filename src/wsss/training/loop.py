@@ -84,7 +84,7 @@ def train(
     The network ends on the device it was trained on, in training mode.
 
     Several processes give what one process gives with batches of the same size, up to rounding, where losses
-    count over all processes as those of the methods do (`layers.pair_count`): batch norms take their
+    count over all processes as those of the package do (`layers.pair_count`): batch norms take their
     statistics over all processes. Dropout draws other numbers in each of them.
 
     Args:
