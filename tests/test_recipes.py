@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -22,7 +24,7 @@ from wsss.engine.stages import Silence, Stage, Workspace
 from wsss.errors import RecipeError
 from wsss.methods.base import Frozen, Method
 from wsss.refiners.base import find_refiner
-from wsss.segmentation import build
+from wsss.segmentation import SegmentationConfig, build
 
 SCENES = [name for name in list_recipes() if name.startswith("scenes/")]
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -108,7 +110,7 @@ def test_every_network_of_a_recipe_can_be_built(name: str):
 def test_coco_recipes_start_from_one_cam_and_have_their_steps(name: str):
     """Steps as the references count them: 82,783 images, or the 82,081 labelled ones."""
     recipe, cam = load_recipe(name), load_recipe("coco14/cam")
-    steps = {"cam": 25_865, "clims": 20_688, "qa_clims": 155_205, "smvwe": 76_950}
+    steps = {"cam": 25_865, "clims": 20_688, "qa_clims": 155_205, "smvwe": 76_950, "eps": 76_950}
     assert recipe.training is not None
     images = {"train": 82_783, "train_labelled": 82_081}[recipe.data.train_split]
     per_epoch = images // recipe.training.batch_size
@@ -118,8 +120,91 @@ def test_coco_recipes_start_from_one_cam_and_have_their_steps(name: str):
         assert recipe.initialise.method == cam.method
     assert recipe.segmentation is not None
     assert (recipe.segmentation.training.steps, recipe.segmentation.training.batch_size) == (100_000, 10)
-    if name == "coco14/smvwe":
+    if name in ("coco14/smvwe", "coco14/eps"):
         assert recipe.training.steps == 15 * per_epoch
+
+
+OTHER_NETWORKS = {
+    "voc12/clims": ("coco-weights", "v1-resnet38"),
+    "voc12/clims-camera-ready": ("coco-weights",),
+    "voc12/qa_clims": ("v1-resnet38",),
+    "voc12/smvwe": ("v1-vgg", "v2-vgg", "v1-resnet"),
+}
+PUBLISHED = {
+    "voc12/clims-camera-ready": ("deeplab_v2", "resnet101_deeplab", 69.3),
+    "voc12/clims-camera-ready-coco-weights": ("deeplab_v2", "resnet101_deeplab", 70.4),
+    "voc12/clims": ("deeplab_v2", "resnet101_deeplab", 70.3),
+    "voc12/clims-coco-weights": ("deeplab_v2", "resnet101_deeplab", 71.4),
+    "voc12/clims-v1-resnet38": ("deeplab_v1", "wide_resnet38", 73.3),
+    "voc12/qa_clims": ("deeplab_v2", "resnet101_deeplab", 72.4),
+    "voc12/qa_clims-v1-resnet38": ("deeplab_v1", "wide_resnet38", 75.6),
+    "voc12/smvwe-v1-vgg": ("deeplab_v1", "vgg16", 67.5),
+    "voc12/smvwe-v2-vgg": ("deeplab_v2", "vgg16", 68.2),
+    "voc12/smvwe-v1-resnet": ("deeplab_v1", "resnet101_deeplab", 70.1),
+    "voc12/smvwe": ("deeplab_v2", "resnet101_deeplab", 71.3),
+    "voc12/vwe-v1-vgg": ("deeplab_v1", "vgg16", 65.4),
+    "voc12/eps": ("deeplab_v2", "resnet101_deeplab", 70.9),
+    "coco14/qa_clims": ("deeplab_v2", "resnet101_deeplab", 43.2),
+}
+
+
+@pytest.mark.parametrize(
+    ("base", "name"), [(base, f"{base}-{end}") for base, ends in OTHER_NETWORKS.items() for end in ends]
+)
+def test_other_published_networks_are_trained_on_the_same_pseudo_masks(base: str, name: str):
+    ours, theirs = load_recipe(name).resolved(), load_recipe(base).resolved()
+    assert {key for key in ours if ours[key] != theirs[key]} == {"name", "about", "segmentation"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_rows_have_their_network_with_nothing_of_another_preset(name: str):
+    recipe = load_recipe(name)
+    assert recipe.segmentation is not None
+    config, (network, backbone, score) = recipe.segmentation, PUBLISHED[name]
+    assert (config.network, config.backbone) == (network, backbone)
+    assert [v for k, v in recipe.about.paper_values.items() if k.startswith("segmentation_crf.")] == [score]
+    workers = config.training.model_copy(update={"workers": 0})
+    if name in (
+        "voc12/qa_clims",
+        "coco14/qa_clims",
+    ):  # their batches and augmentation stand beside the preset
+        return
+    alone = SegmentationConfig(preset=config.preset).training
+    assert workers == alone.model_copy(update={"workers": 0})
+
+
+def published_rows() -> list[tuple[str, list[str], str]]:
+    """Recipe, values of `--set` and the numbers before them, of each row of the page's published numbers."""
+    page = (RESULTS.parent / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    rows, recipe = [], ""
+    for line in page.partition("\n## VOC 2012\n")[2].partition("\n## ")[0].splitlines():
+        named = re.search(r"(?:`wsss run |\| `)((?:voc12|coco14)/[\w-]+)", line)
+        recipe = named.group(1) if named else recipe
+        if re.match(r"\|[^|]*\|[^|]*\| *\d", line):
+            values = [word for word in shlex.split(line.replace("`", " ").replace("'", "")) if "=" in word]
+            rows.append((recipe, values, line.split("|")[3]))
+    return rows
+
+
+def test_every_row_of_the_page_is_a_recipe_with_its_published_number():
+    rows = published_rows()
+    assert len(rows) == 40
+    for name, values, numbers in rows:
+        recipe = load_recipe(name, values)
+        if not any(value.startswith("method.") for value in values):
+            first = float(numbers.split()[0])
+            assert first in recipe.about.paper_values.values(), (name, numbers)
+    assert set(PUBLISHED) <= {name for name, _, _ in rows}
+
+
+def test_the_words_of_smvwe_alone_differ_from_it_in_saliency_only():
+    full, words = load_recipe("voc12/smvwe-v1-vgg"), load_recipe("voc12/vwe-v1-vgg")
+    assert full.method is not None
+    assert words.method is not None
+    assert full.method.config.model_copy(update={"saliency_weight": 0.0}) == words.method.config
+    assert (full.method.needs_saliency, words.method.needs_saliency) == (True, False)
+    same = ("data", "training", "activation", "pseudo_masks", "segmentation", "evaluation")
+    assert [full.resolved()[key] for key in same] == [words.resolved()[key] for key in same]
 
 
 @pytest.mark.parametrize("name", SCENES)

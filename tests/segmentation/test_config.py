@@ -4,7 +4,9 @@ import pytest
 
 from wsss.crf import PRESETS as CRF_PRESETS
 from wsss.errors import RecipeError, ShapeError
+from wsss.models.public_models import PUBLIC_MODELS
 from wsss.segmentation import PRESETS, SegmentationConfig, build
+from wsss.segmentation.presets import OF_ONE_BACKBONE, WEIGHTS_OF
 
 NAMES = ("background", "cat", "dog")
 
@@ -60,6 +62,7 @@ def test_published_lengths_batches_rates_and_crops():
         "coco14": (100_000, 20, 2.5e-4),
         "vgg16_v1": (20_000, 10, 1e-3),
         "vgg16_v2": (20_000, 10, 1e-3),
+        "resnet101_v1": (20_000, 10, 2.5e-4),
         "resnet38_v1": (20_000, 10, 1e-3),
         "resnet38_v1_qa_clims": (30_000, 6, 8e-4),
     }
@@ -75,6 +78,45 @@ def test_published_lengths_batches_rates_and_crops():
     assert published["voc12_imagenet"].training.schedule_hold == 10
     assert published["resnet38_v1"].test_scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
     assert published["vgg16_v2"].rates == (6, 12, 18, 24)
+
+
+def test_v1_with_resnet101_has_v2s_backbone_and_schedule():
+    v1, v2 = SegmentationConfig(preset="resnet101_v1"), SegmentationConfig(preset="voc12")
+    changed = {key for key, value in v1.model_dump().items() if value != v2.model_dump()[key]}
+    assert changed == {"preset", "network", "rates", "scales"}
+    assert (v1.network, v1.rates, v1.scales) == ("deeplab_v1", (12,), ())
+
+
+@pytest.mark.parametrize("preset", OF_ONE_BACKBONE)
+def test_a_preset_and_a_backbone_of_different_networks_are_refused(preset):
+    own = SegmentationConfig(preset=preset).backbone
+    assert SegmentationConfig(preset=preset, backbone=own).backbone == own
+    other = "vgg16" if own != "vgg16" else "resnet101_deeplab"
+    with pytest.raises(ValueError, match=f"`preset: {preset}` is of the backbone {own}, `backbone: {other}`"):
+        SegmentationConfig(preset=preset, backbone=other)
+    assert SegmentationConfig(preset=preset, backbone=other, network="smp").network == "smp"  # has its own
+
+
+def test_weights_with_a_name_are_for_their_own_network():
+    for backbone in ("resnet101", "resnet101_deeplab"):
+        assert SegmentationConfig(backbone=backbone, weights="resnet101").weights == "resnet101"
+    assert SegmentationConfig(preset="vgg16_v1", weights="folder/vgg16_20M.caffemodel").backbone == "vgg16"
+    assert SegmentationConfig(network="smp", weights="resnet50").network == "smp"
+    for given in (
+        {"preset": "vgg16_v1", "weights": "resnet101"},
+        {"preset": "resnet38_v1_qa_clims", "weights": "resnet101"},
+        {"preset": "voc12", "weights": "resnet50"},
+        {"preset": "scenes", "weights": "resnet50"},
+    ):
+        with pytest.raises(ValueError, match=r"`weights: resnet\d+` are of another network than `backbone: "):
+            SegmentationConfig(**given)
+
+
+def test_every_public_backbone_has_the_networks_that_take_it():
+    public = {name for name, model in PUBLIC_MODELS.items() if model.source == "torchvision"}
+    assert set(WEIGHTS_OF) == public
+    backbones = SegmentationConfig.model_fields["backbone"].annotation.__args__
+    assert {name for names in WEIGHTS_OF.values() for name in names} <= set(backbones)
 
 
 def test_small_networks_differ_from_that_of_the_scenes_in_their_architecture_only():

@@ -82,7 +82,8 @@ def test_published_sizes_of_the_heads():
     [
         ("vgg16_v1", None, LargeFov, 20_483_904 + 1024 * 21 + 21),
         ("resnet38_v1", None, WideResNetHead, 105_070_912 + 4096 * 9 * 512 + 512 + 512 * 9 * 21 + 21),
-        ("resnet38_v1", "resnet101_deeplab", AtrousPyramid, 42_500_160 + 2048 * 9 * 21 + 21),
+        ("resnet101_v1", None, AtrousPyramid, 42_500_160 + 2048 * 9 * 21 + 21),
+        ("scenes_v1_vgg", "resnet50", AtrousPyramid, None),
         ("scenes_v1_vgg", None, LargeFov, None),
         ("scenes_v1_resnet", None, AtrousPyramid, None),
     ],

@@ -43,7 +43,8 @@ _DEEPLAB: Final = {
     "appearance_xy_std": 67.0,
     "appearance_rgb_std": 3.0,
 }
-_LEGACY: Final = {"channel_order": "bgr", "wrapped_means": True}
+_BGR: Final = {"channel_order": "bgr"}  # of deeplab-pytorch, CLIMS after DeepLab, and CLIP-ES
+_LEGACY: Final = {**_BGR, "wrapped_means": True}
 
 PRESETS: Final[dict[str, CrfParameters]] = {
     name: CrfParameters.model_validate(values)
@@ -53,13 +54,14 @@ PRESETS: Final[dict[str, CrfParameters]] = {
         "clims": {},
         # CAM marginals in PSA and EPS, from scores
         "psa": {"appearance_xy_std": 80.0, "appearance_rgb_std": 13.0},
-        # after DeepLab V2 with ResNet-101 (deeplab-pytorch, CLIMS), from softmax; legacy: its image
-        "deeplab_v2": _DEEPLAB,
+        # after DeepLab V2 with ResNet-101 (deeplab-pytorch, CLIMS), from softmax; legacy: the image as it is
+        # fed there, with means subtracted and wrapped
+        "deeplab_v2": {**_DEEPLAB, **_BGR},
         "deeplab_v2_legacy": {**_DEEPLAB, **_LEGACY},
         # masks of CLIP-ES, from scores
-        "clip_es": _DEEPLAB,
+        "clip_es": {**_DEEPLAB, **_BGR},
         "clip_es_legacy": {**_DEEPLAB, **_LEGACY},
-        # CAMs of VWL, from softmax
+        # CAMs of VWL, from softmax, in RGB
         "vwl": {**_DEEPLAB, "appearance_xy_std": 64.0},
         # after DeepLab V1 and V2 with VGG-16, from softmax: from third-party notes, unverified
         "deeplab_v1_vgg16": {"appearance_weight": 4.0, "appearance_xy_std": 121.0},

@@ -21,7 +21,7 @@ from wsss.crf import PRESETS as CRF_PRESETS
 from wsss.crf import CrfParameters
 from wsss.segmentation.base import Loss, LossAt
 from wsss.segmentation.conventions import Conventions
-from wsss.segmentation.presets import PRESETS
+from wsss.segmentation.presets import OF_ONE_BACKBONE, PRESETS, WEIGHTS_OF
 from wsss.training.config import TrainingConfig, merged_settings
 
 CRF_AFTER_DEEPLAB: Final[dict[str, CrfParameters]] = {"deeplab": CRF_PRESETS["deeplab_v2"], **CRF_PRESETS}
@@ -55,6 +55,7 @@ class SegmentationConfig(BaseModel):
         "coco14",
         "vgg16_v1",
         "vgg16_v2",
+        "resnet101_v1",
         "resnet38_v1",
         "resnet38_v1_qa_clims",
         "scenes",
@@ -65,9 +66,9 @@ class SegmentationConfig(BaseModel):
         "voc12",
         description="Defaults of all other fields: voc12 = DeepLab V2 on VOC 2012 (deeplab-pytorch), "
         "voc12_imagenet = from ImageNet weights (CLIMS), coco14 = 100,000 steps of 2 x 10 images (CLIMS; "
-        "LPCAM: at 2e-4, RIB: crops of 481, scales to 2); vgg16_v1, vgg16_v2 and resnet38_v1 (SEAM; "
-        "resnet38_v1_qa_clims) = DeepLab V1 and V2 on VOC 2012; scenes…: small networks from random weights "
-        "for small images.",
+        "LPCAM: at 2e-4, RIB: crops of 481, scales to 2); vgg16_v1, vgg16_v2, resnet101_v1 and resnet38_v1 "
+        "(SEAM; resnet38_v1_qa_clims) = DeepLab V1 and V2 on VOC 2012, each for its backbone alone; scenes…: "
+        "small networks from random weights for small images.",
     )
     network: Literal["deeplab_v1", "deeplab_v2", "smp"] = Field(
         "deeplab_v2", description="Architecture; smp: one of segmentation_models_pytorch, see `smp`."
@@ -151,7 +152,15 @@ class SegmentationConfig(BaseModel):
         """Put the preset's values under the given ones."""
         if not isinstance(values, Mapping) or values.get("preset", "voc12") not in tuple(PRESETS):
             return values
-        merged = merged_settings(PRESETS[values.get("preset", "voc12")], values)
+        preset = values.get("preset", "voc12")
+        if preset in OF_ONE_BACKBONE and values.get("network") != "smp":
+            own, given = PRESETS[preset]["backbone"], values.get("backbone", PRESETS[preset]["backbone"])
+            if given != own:
+                raise ValueError(
+                    f"`preset: {preset}` is of the backbone {own}, `backbone: {given}` is another. Leave "
+                    "`backbone` out, or choose a preset of that backbone"
+                )
+        merged = merged_settings(PRESETS[preset], values)
         if merged.get("network") == "smp" and merged.get("smp") is None:
             merged["smp"] = {}
         return merged
@@ -174,6 +183,12 @@ class SegmentationConfig(BaseModel):
             raise ValueError(
                 f"`rates` of deeplab_v1 must be one dilation; got {list(self.rates)}. "
                 "Write `rates: [12]`, or a preset such as `vgg16_v1`"
+            )
+        backbones = WEIGHTS_OF.get(self.weights or "", (self.backbone,))
+        if self.network != "smp" and self.backbone not in backbones:
+            raise ValueError(
+                f"`weights: {self.weights}` are of another network than `backbone: {self.backbone}` (preset "
+                f"`{self.preset}`). Give a file of {self.backbone} as `weights`, or null for random weights"
             )
         if self.network != "smp" and self.smp is not None:
             raise ValueError(

@@ -97,6 +97,14 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     # of the rate after each 2,000
     "vgg16_v1": {"network": "deeplab_v1", "rates": (12,), **_VGG16},
     "vgg16_v2": _VGG16,
+    # no paper says what "DeepLab V1 with ResNet-101" is: here V1's head, V2's backbone and schedule
+    "resnet101_v1": {
+        "network": "deeplab_v1",
+        "backbone": "resnet101_deeplab",
+        "rates": (12,),
+        "scales": (),
+        "training": _VOC12,
+    },
     # as the author of SEAM trained it on pseudo masks; its momentum and its batch norm are our reading
     "resnet38_v1": {**_RESNET38, "training": _RESNET38_TRAINING},
     "resnet38_v1_qa_clims": {
@@ -115,3 +123,12 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "scenes_v1_vgg": {**_SCENES, **_SMALL_VGG, "network": "deeplab_v1", "rates": (4,)},
     "scenes_v2_vgg": {**_SCENES, **_SMALL_VGG, "rates": (2, 4, 5, 7)},
 }
+
+OF_ONE_BACKBONE: Final = ("vgg16_v1", "vgg16_v2", "resnet101_v1", "resnet38_v1", "resnet38_v1_qa_clims")
+"""Presets that are named after their backbone, and whose rates and crops are for it."""
+
+WEIGHTS_OF: Final[dict[str, tuple[str, ...]]] = {
+    "resnet50": ("resnet50",),
+    "resnet101": ("resnet101", "resnet101_deeplab"),
+}
+"""First weights that have a name, and the backbones that can start from them."""
