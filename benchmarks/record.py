@@ -36,8 +36,9 @@ def record(
         benchmark: file name of the benchmark without `.py`.
         case: what was measured, in words.
         baseline: what it is compared with.
-        ratio: time of the baseline / our time.
-        seconds: our time.
+        ratio: time of the baseline / our time; of `memory` the baseline's peak / our peak; of `scaling` our
+            images per second / those of the baseline.
+        seconds: our time; of `scaling` the time of one step.
         peak_mb: our peak memory in MB; None where it was not measured.
         device: where it ran.
         path: the CSV file.

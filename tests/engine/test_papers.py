@@ -11,7 +11,16 @@ from tiny_recipe import CAM_RECIPE, Recorder, training, write_recipe
 from wsss.data import open_dataset
 from wsss.engine import papers
 from wsss.engine.method_work import build_method
-from wsss.engine.papers import exhibits, find_exhibits, measure_points, recipes_of, reproduce
+from wsss.engine.papers import (
+    Column,
+    Exhibit,
+    Row,
+    exhibits,
+    find_exhibits,
+    measure_points,
+    recipes_of,
+    reproduce,
+)
 from wsss.engine.recipe import load_recipe
 from wsss.engine.recipe_files import list_recipes
 from wsss.engine.run import run
@@ -80,6 +89,98 @@ def test_papers_numbers_are_the_published_ones():
         assert row.paper["mean of both"] == pytest.approx(
             (row.paper["boat"] + row.paper["train"]) / 2, abs=0.051
         )
+
+
+def told_differences(name: str) -> dict[tuple[str, str, str], float]:
+    """The paper's differences of an exhibit by column, row and what the row is compared with."""
+    [exhibit] = find_exhibits(name)
+    return {
+        (title, row.label, base.label): round(row.paper[title] - base.paper[title], 1)
+        for row in exhibit.rows
+        for title in row.paper
+        for base in exhibit.bases(row, title)
+    }
+
+
+def test_losses_are_compared_with_the_losses_that_they_add_to():
+    maps = "maps, oracle"
+    assert told_differences("clims-table3") == {  # the paper's text: OTM to BTM, then REG, and CBS adds 3.5
+        (maps, "OTM", "VGG classifier as evaluator"): 8.6,
+        (maps, "OTM + BTM", "OTM"): 4.1,
+        (maps, "OTM + BTM + REG", "OTM + BTM"): 11.8,
+        (maps, "OTM + BTM + CBS", "OTM + BTM"): 4.1,
+        (maps, "OTM + BTM + REG + CBS", "OTM + BTM + REG"): 3.5,
+        (maps, "OTM + BTM + REG + CBS", "OTM + BTM + CBS"): 11.2,
+    }
+    assert told_differences("qa_clims-table4") == {
+        (maps, "FRC + BRC", "FRC"): 6.8,
+        (maps, "FRC + BRC", "BRC"): 9.4,
+        (maps, "FRC + BRC + REG", "FRC + BRC"): 0.2,
+    }
+
+
+def test_alternative_texts_are_compared_with_the_label_alone():
+    told = told_differences("qa_clims-table5")
+    label = 'label, "no label"'
+    alone = {row: value for (_, row, base), value in told.items() if base == label}
+    assert alone == {
+        "with fine-grained": 0.8,
+        "with alias": 0.5,
+        "with background objects": 6.1,
+        "with background scene": 4.3,
+    }
+    assert {row for _, row, base in told if base != label} == {
+        *("with fine-grained and alias", "with fine-grained, alias and background objects", "all four")
+    }
+
+
+def test_the_segmentation_of_qa_clims_is_of_refined_maps_and_says_what_the_papers_is_of():
+    rows = find_exhibits("qa_clims-table2")[0].rows
+    assert [(row.recipe, row.paper["segmentation"], row.made_by("segmentation")) for row in rows[:3]] == [
+        ("scenes/cam-irn-crf", 63.5, "IRN, ResNet-50"),
+        ("scenes/clims-irn-crf", 69.3, "PSA, ResNet-101"),
+        ("scenes/qa_clims-irn-crf", 72.4, "IRN, ResNet-101"),
+    ]
+    assert all(load_recipe(row.recipe).refine for row in rows[:3])
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("AA", "`base` of B in clims-table9 must name one other row; got `AA`. Did you mean `A`"),
+        ("B", "must name one other row; got `B`"),  # itself
+        (("A", "scenes/d"), "must name one other row; got `scenes/d`"),  # two rows have this recipe
+        ("C", "`C` has none"),
+    ],
+)
+def test_what_a_row_is_compared_with_is_checked(base: str | tuple[str, ...], said: str):
+    numbers = {"maps": 1.0}
+    rows = (
+        Row("scenes/a", "A", numbers),
+        Row("scenes/b", "B", numbers, base=base),
+        Row("scenes/c", "C"),
+        Row("scenes/d", "D", numbers),
+        Row("scenes/d", "D, refined", numbers, stage="refined-psa"),
+    )
+    with pytest.raises(RecipeError) as error:
+        Exhibit("clims", "CLIMS", "table9", "Losses", "", "", (Column("maps", "maps"),), rows)
+    assert said in str(error.value)
+
+
+def test_rows_of_one_name_and_bases_of_classes_are_refused():
+    columns = (Column("maps", "maps"),)
+    with pytest.raises(RecipeError, match=r"different labels; got \['A'\]"):
+        Exhibit("clims", "", "table9", "", "", "", columns, (Row("scenes/a", "A"), Row("scenes/b", "A")))
+    rows = (Row("scenes/a", "A", {"cat": 1.0}), Row("scenes/b", "B", {"cat": 2.0}, base="A"))
+    with pytest.raises(RecipeError, match="rows of classes are not compared"):
+        Exhibit("clims", "", "table9", "", "", "", columns, rows, kind="classes")
+
+
+def test_a_misspelt_field_of_the_list_is_an_error():
+    fields = {"title": "", "says": "", "where": "", "columns": [{"title": "maps", "stage": "maps"}]}
+    rows = [{"recipe": "scenes/a", "label": "A", "bse": "none"}]
+    with pytest.raises(ValueError, match="bse"):
+        papers._exhibit("clims", "CLIMS", "table9", {**fields, "rows": rows})
 
 
 @pytest.fixture(scope="module")

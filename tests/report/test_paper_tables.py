@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ from wsss.report.tables import results_markdown, table_named
 
 
 def rows(
-    recipe: str, values: list[float], metric: str = "miou", source: str = "oracle"
+    recipe: str,
+    values: list[float],
+    metric: str = "miou",
+    source: str = "oracle",
+    stage: str = "maps",
 ) -> list[dict[str, str]]:
     return [
         {
             "recipe": recipe,
             "method": "clims",
-            "stage": "maps",
+            "stage": stage,
             "metric": metric,
             "seed": str(seed),
             "value": str(value),
@@ -74,6 +79,72 @@ def test_what_does_not_come_out_is_said():
         "B − A: +4.1 in the paper, −7.0 ± 1.0 here, not as in the paper.",
         "C − B: −12.7 in the paper, −14.0 here, as in the paper, on one seed.",
     )
+
+
+def test_rows_that_are_no_chain_are_compared_with_what_they_name():
+    both = replace(C, base=("scenes/b", "A"))
+    found = paper_table(exhibit(A, replace(B, base="none"), both), NUMBERS)
+    assert found is not None
+    assert found.trends == (  # 30 - 44 and 30 - 50 on seed 0
+        "C − B: −12.7 in the paper, −14.0 here, as in the paper, on one seed.",
+        "C − A: −8.6 in the paper, −20.0 here, as in the paper, on one seed.",
+    )
+
+
+def test_a_row_compared_with_one_that_has_no_numbers_yet_says_nothing():
+    found = paper_table(exhibit(A, Row("scenes/d", "D", {"maps, oracle": 1.0}), C), NUMBERS)
+    assert found is not None
+    assert [row[0] for row in found.rows] == ["A", "C"]
+    assert found.trends == ()
+
+
+def test_differences_of_unlike_numbers_are_given_but_not_judged():
+    found = paper_table(exhibit(replace(A, paper_by="ResNet-50"), replace(B, paper_by="VGG")), NUMBERS)
+    assert found is not None
+    assert [row[-1] for row in found.rows] == ["37.2 (ResNet-50)", "41.3 (VGG)"]
+    assert found.trends == (
+        "B − A: +4.1 in the paper, where more differs (VGG; ResNet-50), −7.0 ± 1.0 here.",
+    )
+    alike = exhibit(replace(A, paper_by="VGG"), replace(B, paper_by={"maps, oracle": "VGG"}))
+    found = paper_table(alike, NUMBERS)
+    assert found is not None
+    assert found.trends == ("B − A: +4.1 in the paper, −7.0 ± 1.0 here, not as in the paper.",)
+
+
+def test_a_row_may_show_another_stage_of_a_recipe_that_stands_there_already():
+    refined = replace(A, label="A, refined", stage="refined-psa", source="none", paper={})
+    known = results(
+        NUMBERS.rows,  # type: ignore[arg-type]
+        rows("scenes/a", [70.0, 74.0], source="none", stage="refined-psa"),
+        rows("scenes/a", [1.0], stage="refined-psa"),
+    )
+    found = paper_table(exhibit(A, refined), known)
+    assert found is not None
+    assert [row[:3] for row in found.rows] == [("A", "52.0 ± 2.0", "3"), ("A, refined", "72.0 ± 2.8", "2")]
+
+
+def test_refined_maps_in_figure_4_of_clims_have_their_own_numbers():
+    recipe, refined = "scenes/clims-psa-crf", "refined-dense_crf"
+    known = results(
+        rows("scenes/clims", [30.0, 30.0, 30.0], "over_activation"),
+        rows(recipe, [29.3, 29.0, 30.0], "over_activation"),
+        rows(recipe, [10.04, 8.28, 9.60], "over_activation", "none", refined),
+        rows(recipe, [21.67, 24.10, 29.64], "under_activation", "none", refined),
+    )
+    found = paper_table(find_exhibits("clims-figure4")[0], known)
+    assert found is not None
+    assert found.head == ("", "missed pixels, %", "false pixels, %", "seeds")
+    assert found.rows[-1] == ("all four, refined by PSA and CRF", "25.1 ± 4.1", "9.3 ± 0.9", "3")
+
+
+def test_each_number_knows_the_papers_number_of_the_same_thing():
+    columns = (Column("fixed", "maps", "fixed"), Column("maps, oracle", "maps", "oracle"))
+    known = results(NUMBERS.rows, rows("scenes/a", [40.0], source="fixed"))  # type: ignore[arg-type]
+    found = paper_table(exhibit(A, B, columns=columns), known)
+    assert found is not None
+    assert found.head[2] == "maps, oracle"
+    assert found.papers == {2: 4}
+    assert found.head[4].startswith("paper")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +231,7 @@ def test_classes_stand_below_each_other_with_the_papers_numbers_apart():
         ("mean", "52.0 ± 2.0", "45.0 ± 1.0", "–"),
     )
     assert found.trends == ("1 of 2 classes are higher with B than with A; not so: cow.",)
+    assert found.papers == {2: 3}
 
 
 def test_means_of_points_become_numbers(tmp_path: Path):

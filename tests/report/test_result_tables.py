@@ -8,7 +8,14 @@ import pytest
 from wsss.engine.publish import COLUMNS
 from wsss.errors import DataError
 from wsss.report.result_rows import Cell, Results, spread
-from wsss.report.tables import filled_markdown, main, results_markdown, table_named, update_markdown
+from wsss.report.tables import (
+    BENCHMARKS,
+    filled_markdown,
+    main,
+    results_markdown,
+    table_named,
+    update_markdown,
+)
 
 METHODS = {"scenes/cam": "cam", "scenes/clims": "clims", "scenes/supervised": "supervised"}
 
@@ -96,7 +103,7 @@ def test_classes_have_their_own_table(results: Path) -> None:
 
 
 def test_without_numbers_a_table_is_empty(tmp_path: Path) -> None:
-    for name in ("scenes", "ablation", "benchmarks", "msrc_v2", "scenes-teachers", "scenes-surroundings"):
+    for name in ("scenes", "ablation", "msrc_v2", "scenes-teachers", "scenes-surroundings", *BENCHMARKS):
         assert table_named(name, tmp_path) == ""
 
 
@@ -125,6 +132,39 @@ def test_benchmarks_are_shown_once_each(tmp_path: Path) -> None:
     lines = table_named("benchmarks", tmp_path).strip().splitlines()
     assert len(lines) == 3
     assert lines[2] == "| extract | 96 px | one image | 2.10 | 1.1 | 310 | 2 CPU cores |"
+
+
+def test_ratios_of_memory_and_scaling_stand_under_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks.csv").write_text(
+        "benchmark,case,baseline,ratio,seconds,peak_mb,hardware,commit\n"
+        "extract,96 px,one image,2.10,1.1,310,2 CPU cores,b\n"
+        'memory,"masks, 5 images",2 images,0.98,54.0,764,2 CPU cores,b\n'
+        "scaling,2 processes,1 process,1.80,0.4,,2 CPU cores,b\n"
+    )
+    tables = {
+        name: [
+            line.strip("| ").split(" | ") for line in table_named(name, tmp_path).strip().splitlines()[::2]
+        ]
+        for name in ("benchmarks", "benchmarks-memory", "benchmarks-scaling")
+    }
+    assert tables["benchmarks"][1][:4] == ["extract", "96 px", "one image", "2.10"]
+    assert tables["benchmarks"][0][3] == "times faster"
+    memory, scaling = tables["benchmarks-memory"], tables["benchmarks-scaling"]
+    assert dict(zip(*memory, strict=True)) == {
+        "case": "masks, 5 images",
+        "against": "2 images",
+        "peak against it ÷ own peak": "0.98",
+        "peak MB": "764",
+        "seconds": "54.0",
+        "hardware": "2 CPU cores",
+    }
+    assert dict(zip(*scaling, strict=True)) == {
+        "case": "2 processes",
+        "against": "1 process",
+        "times the images per second": "1.80",
+        "seconds per step": "0.4",
+        "hardware": "2 CPU cores",
+    }
 
 
 def test_files_are_filled_between_their_markers_only(results: Path, tmp_path: Path) -> None:

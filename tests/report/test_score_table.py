@@ -86,6 +86,24 @@ def test_runs_of_other_splits_make_a_page_too(runs: Any, tmp_path: Path) -> None
     assert "val_split: val (scenes-cam-seed0), train (scenes-clims-seed0)" in page.words
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("voc", "paper, VOC 2012 train: 56.6"), ("coco", "paper, COCO 2014 train: 56.6"), ("scenes", None)],
+)
+def test_the_papers_number_stands_beside_the_same_data_only(
+    runs: Any, tmp_path: Path, kind: str, said: str | None
+) -> None:
+    [run] = runs(CLIMS)
+
+    def of_kind(record: Any) -> None:
+        record["dataset_config"]["kind"] = kind
+        record["recipe"]["about"]["paper_values"] = {"maps.oracle.miou": 56.6}
+
+    table = score_table(read_reported([changed(run, tmp_path / "copy", of_kind)]))
+    found = re.findall(r'<small class="paper">([^<]+)</small>', table)
+    assert found == ([said] if said else [])
+
+
 def test_runs_that_were_measured_alike_are_not_marked(runs: Any) -> None:
     assert "not measured alike" not in score_table(read_reported(runs(CAM, CLIMS, FULL)))
 

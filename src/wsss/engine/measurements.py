@@ -166,9 +166,18 @@ def _segmentation_miou(run: FinishedRun) -> Measurement | None:
     return next((m for m in run.measurements if m.stage == "segmentation" and m.metric == "miou"), None)
 
 
-def _twin_key(run: FinishedRun) -> tuple[Any, ...]:
-    settings = dict(run.record["recipe"]["segmentation"] or {})
+def twin_settings(segmentation: Mapping[str, Any] | None) -> str:
+    """What a segmentation network and its fully supervised twin must share, from a recipe's section.
+
+    Args:
+        segmentation: the section with all defaults, as in run.json.
+    """
+    settings = dict(segmentation or {})
     for key in ("target", "dense_crf"):  # the ratio is that of the networks' own predictions
         settings.pop(key, None)
-    data = run.record["data"]
-    return data["name"], data["data_version"], data["val_split"], run.seed, repr(sorted(settings.items()))
+    return repr(sorted(settings.items()))
+
+
+def _twin_key(run: FinishedRun) -> tuple[Any, ...]:
+    data, settings = run.record["data"], twin_settings(run.record["recipe"]["segmentation"])
+    return data["name"], data["data_version"], data["val_split"], run.seed, settings

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import yaml
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from wsss.activation.feature_points import POINTS, PointCosines, first_with, point_cosines
 from wsss.checks import nearest
@@ -37,6 +37,11 @@ POINTS_VERSION: Final = 1  # raised by hand when points are drawn or compared in
 
 Kind: TypeAlias = Literal["table", "classes", "curves", "pictures", "points"]
 
+NO_BASE: Final = "none"
+"""What `base` says of a row that is compared with no other."""
+
+_STRICT: Final = ConfigDict(extra="forbid")  # a misspelt field of papers.yaml is an error
+
 
 @dataclass(frozen=True)
 class Column:
@@ -51,6 +56,8 @@ class Column:
         needs: recipes that must be run as well, because the number is a ratio to theirs.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     title: str
     stage: str
     source: str = ""
@@ -62,6 +69,14 @@ class Column:
         """The recipe with this number of `row`."""
         return self.recipe.format(row.recipe)
 
+    def stage_of(self, row: Row) -> str:
+        """The stage that `row` shows here."""
+        return row.stage or self.stage
+
+    def source_of(self, row: Row) -> str:
+        """Who chose the background score of `row`; empty: whoever did."""
+        return row.source or self.source
+
 
 @dataclass(frozen=True)
 class Row:
@@ -71,17 +86,42 @@ class Row:
         recipe: its name.
         label: what it stands for.
         paper: the paper's own numbers, by column title, or by class where lines are classes.
+        stage: the stage that it shows in place of the columns'; empty: theirs.
+        source: who chose its background score, in place of the columns'; empty: theirs.
+        base: labels or recipes of the rows that its numbers are compared with; empty: the row before that has
+            a number of the paper; `NO_BASE`: none.
+        paper_by: what the paper's numbers were made with, for all columns or by column; differences of rows
+            that are unlike in it are not judged.
         picture: which pictures show it (`maps` or `refined`).
         series: the curve that it belongs to.
         x: its place on that curve; None: the setting is off.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     recipe: str
     label: str
     paper: Mapping[str, float] = field(default_factory=dict)
+    stage: str = ""
+    source: str = ""
+    base: str | tuple[str, ...] = ()
+    paper_by: str | Mapping[str, str] = ""
     picture: Literal["maps", "refined"] = "maps"
     series: str = ""
     x: float | None = None
+
+    @property
+    def base_names(self) -> tuple[str, ...]:
+        """Labels or recipes of the rows that it is compared with, as far as they are named."""
+        return (self.base,) if isinstance(self.base, str) else self.base
+
+    def made_by(self, title: str) -> str:
+        """What the paper's number in this column was made with; empty: as all others."""
+        return self.paper_by if isinstance(self.paper_by, str) else self.paper_by.get(title, "")
+
+    def is_called(self, name: str) -> bool:
+        """Whether `name` is its label or its recipe."""
+        return name in (self.label, self.recipe)
 
 
 @dataclass(frozen=True)
@@ -104,6 +144,8 @@ class Exhibit:
         is_apart: it is on other data than the paper's other exhibits, so it must be asked for by its name.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     paper: str
     paper_title: str
     key: str
@@ -118,6 +160,14 @@ class Exhibit:
     number: str = ""
     is_apart: bool = False
 
+    def __post_init__(self) -> None:
+        labels = [row.label for row in self.rows]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise RecipeError(f"Rows of {self.name} must have different labels; got {twice} more than once.")
+        for row in self.rows:
+            _check_base(self, row)
+
     @property
     def name(self) -> str:
         """What the command calls it, such as `clims-table3`."""
@@ -128,6 +178,13 @@ class Exhibit:
         """Such as `Table 3`."""
         kind = self.key.rstrip("0123456789")
         return self.number or f"{kind.capitalize()} {self.key[len(kind) :]}"
+
+    def bases(self, row: Row, title: str) -> tuple[Row, ...]:
+        """Rows that the paper's number of `row` in a column is compared with."""
+        told = [each for each in self.rows if title in each.paper]
+        if row.base_names:
+            return tuple(other for name in row.base_names for other in told if other.is_called(name))
+        return tuple(told[: told.index(row)][-1:])
 
     @property
     def recipes(self) -> tuple[str, ...]:
@@ -294,6 +351,23 @@ def _exhibit(paper: str, paper_title: str, key: str, fields: Mapping[str, Any]) 
         given["rows"] = [asdict(row) for row in _curve_rows(fields["series"])]
     whole = {"paper": paper, "paper_title": paper_title, "key": key, **given}
     return TypeAdapter(Exhibit).validate_python(whole)
+
+
+def _check_base(exhibit: Exhibit, row: Row) -> None:
+    """What a row is compared with must be other rows, each with a number of the paper in a shared column."""
+    if not row.base_names or row.base == NO_BASE:
+        return
+    where = f"`base` of {row.label} in {exhibit.name}"
+    if exhibit.kind in ("classes", "curves"):
+        raise RecipeError(f"{where} has no meaning: rows of {exhibit.kind} are not compared. Leave it out.")
+    others = [other for other in exhibit.rows if other is not row]
+    for name in row.base_names:
+        found = [other for other in others if other.is_called(name)]
+        if len(found) != 1:
+            choices = [other.label for other in others]
+            raise RecipeError(f"{where} must name one other row; got `{name}`. {nearest(name, choices)}")
+        if not set(row.paper) & set(found[0].paper):
+            raise RecipeError(f"{where} must be a row with the same numbers of the paper; `{name}` has none.")
 
 
 def _curve_rows(series: Mapping[str, Mapping[float | str, str]]) -> Iterator[Row]:

@@ -2,15 +2,15 @@
 
 The paper's numbers are of other data with pretrained weights, so they stand in columns of their own, whose
 heading says of what they are. Below a table it is said which of the paper's differences come out and which
-do not. Numbers are looked up and laid out here; nothing is scored.
+do not; differences of numbers that were made with unlike things are given, but not judged. Numbers are
+looked up and laid out here; nothing is scored.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -33,11 +33,13 @@ class PaperTable:
         head: column headings; the first names the rows.
         rows: cells.
         trends: sentences on what comes out as in the paper and what does not.
+        papers: for places of own numbers, the place of the paper's number of the same thing.
     """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     trends: tuple[str, ...]
+    papers: Mapping[int, int] = field(default_factory=dict)
 
 
 def with_points(results: Results, files: Sequence[Path]) -> Results:
@@ -57,9 +59,14 @@ def with_points(results: Results, files: Sequence[Path]) -> Results:
     return Results((*results.rows, *rows))
 
 
+def cell_of(column: Column, row: Row, metric: str = "miou") -> Cell:
+    """What a column asks of a row."""
+    return Cell(column.stage_of(row), column.source_of(row), metric)
+
+
 def by_seed(results: Results, column: Column, row: Row) -> dict[int, float]:
     """One number of one row by seed, in per cent; of several metrics the mean, for seeds that have all."""
-    cells = [Cell(column.stage, column.source, metric) for metric in column.metrics]
+    cells = [cell_of(column, row, metric) for metric in column.metrics]
     found = [results.by_seed(column.recipe_of(row), cell) for cell in cells]
     seeds = sorted(set.intersection(*(set(values) for values in found)))
     return {seed: fmean(values[seed] for values in found) for seed in seeds}
@@ -127,12 +134,12 @@ def class_numbers(exhibit: Exhibit, results: Results) -> tuple[list[Row], dict[s
     """Rows with numbers, and by class the IoU of each row by seed; the mean over classes stands last."""
     column = exhibit.columns[0]
     rows = [row for row in exhibit.rows if by_seed(results, column, row)]
-    recipes = {row.recipe for row in rows}
+    recipes = {column.recipe_of(row) for row in rows}
     own = Results(tuple(row for row in results.rows if row["recipe"] in recipes))
-    names = own.metrics("iou:", Cell(column.stage, column.source))
+    names = dict.fromkeys(name for row in rows for name in own.metrics("iou:", cell_of(column, row)))
     metrics = {name: f"iou:{name}" for name in names} | {"mean": "miou"}
     numbers = {
-        name: [own.by_seed(row.recipe, Cell(column.stage, column.source, metric)) for row in rows]
+        name: [own.by_seed(column.recipe_of(row), cell_of(column, row, metric)) for row in rows]
         for name, metric in metrics.items()
     }
     return rows, numbers
@@ -152,26 +159,28 @@ def curves(exhibit: Exhibit, results: Results) -> dict[str, dict[float | None, d
 
 def _of_rows(exhibit: Exhibit, results: Results) -> PaperTable | None:
     cells = {
-        row.recipe: {column.title: by_seed(results, column, row) for column in exhibit.columns}
+        row.label: {column.title: by_seed(results, column, row) for column in exhibit.columns}
         for row in exhibit.rows
     }
-    rows = [row for row in exhibit.rows if any(cells[row.recipe].values())]
+    rows = [row for row in exhibit.rows if any(cells[row.label].values())]
     if len(rows) < FEWEST_ROWS:
         return None
-    titles = [c.title for c in exhibit.columns if any(cells[row.recipe][c.title] for row in rows)]
+    titles = [c.title for c in exhibit.columns if any(cells[row.label][c.title] for row in rows)]
     paper = [c.title for c in exhibit.columns if any(c.title in row.paper for row in rows)]
     head = ["", *titles, "seeds", *_paper_heads(exhibit, paper)]
     body = [
         (
             row.label,
-            *(spread(list(cells[row.recipe][title].values())) for title in titles),
-            _seeds(cells[row.recipe].values()),
-            *(f"{row.paper[title]:.1f}" if title in row.paper else NONE for title in paper),
+            *(spread(list(cells[row.label][title].values())) for title in titles),
+            _seeds(cells[row.label].values()),
+            *(_paper_number(row, title) for title in paper),
         )
         for row in rows
     ]
-    trends = [trend for title in paper for trend in _trends(title, rows, cells, is_only=len(paper) == 1)]
-    return PaperTable(tuple(head), tuple(body), tuple(trends))
+    trends = [trend for title in paper for trend in _trends(title, exhibit, cells, is_only=len(paper) == 1)]
+    first = len(titles) + 2  # behind the labels and the seeds
+    papers = {1 + titles.index(t): first + place for place, t in enumerate(paper) if t in titles}
+    return PaperTable(tuple(head), tuple(body), tuple(trends), papers)
 
 
 def _of_classes(exhibit: Exhibit, results: Results) -> PaperTable | None:
@@ -184,7 +193,7 @@ def _of_classes(exhibit: Exhibit, results: Results) -> PaperTable | None:
         (
             name,
             *(spread(list(values.values())) for values in of_class),
-            *(f"{row.paper[name]:.1f}" if name in row.paper else NONE for row in told),
+            *(_paper_number(row, name) for row in told),
         )
         for name, of_class in numbers.items()
     ]
@@ -194,7 +203,8 @@ def _of_classes(exhibit: Exhibit, results: Results) -> PaperTable | None:
     others = f"not so: {', '.join(lost)}" if lost else "no class loses"
     gained = f"{len(means) - len(lost)} of {len(means)} classes"
     trend = f"{gained} are higher with {last} than with {first}; {others}."
-    return PaperTable(tuple(head), tuple(body), (trend,))
+    papers = {1 + rows.index(row): 1 + len(rows) + place for place, row in enumerate(told)}
+    return PaperTable(tuple(head), tuple(body), (trend,), papers)
 
 
 def _of_curves(exhibit: Exhibit, results: Results) -> PaperTable | None:
@@ -223,20 +233,23 @@ def _of_curves(exhibit: Exhibit, results: Results) -> PaperTable | None:
 
 
 def _trends(
-    title: str, rows: Sequence[Row], cells: Mapping[str, Mapping[str, dict[int, float]]], *, is_only: bool
+    title: str, exhibit: Exhibit, cells: Mapping[str, Mapping[str, dict[int, float]]], *, is_only: bool
 ) -> Iterator[str]:
-    """Whether each difference between neighbouring rows that the paper reports comes out."""
-    told = [row for row in rows if title in row.paper]
-    for before, after in pairwise(told):
-        ours, theirs = cells[after.recipe][title], cells[before.recipe][title]
+    """Whether each difference that the paper reports between a row and what it is compared with comes out."""
+    pairs = [(row, base) for row in exhibit.rows if title in row.paper for base in exhibit.bases(row, title)]
+    for row, base in pairs:
+        ours, theirs = cells[row.label][title], cells[base.label][title]
         gains = [ours[seed] - theirs[seed] for seed in sorted(set(ours) & set(theirs))]
-        wanted = after.paper[title] - before.paper[title]
+        wanted = row.paper[title] - base.paper[title]
         if gains and wanted:
             where = "" if is_only else f" ({title})"
             published = f"{wanted:+.1f}".replace("-", "−")
+            made = row.made_by(title), base.made_by(title)
+            unlike = f", where more differs ({made[0]}; {made[1]})" if made[0] != made[1] else ""
+            said = "" if unlike else f", {verdict(gains, wanted)}"
             yield (
-                f"{after.label} − {before.label}{where}: {published} in the paper, "
-                f"{spread(gains, signed=True)} here, {verdict(gains, wanted)}."
+                f"{row.label} − {base.label}{where}: {published} in the paper{unlike}, "
+                f"{spread(gains, signed=True)} here{said}."
             )
 
 
@@ -270,6 +283,12 @@ def _paper_heads(exhibit: Exhibit, titles: Sequence[str]) -> list[str]:
     if len(titles) == 1 and exhibit.kind != "classes":
         return [f"paper, {exhibit.where}"]
     return [f"paper, {exhibit.where}: {title}" for title in titles]
+
+
+def _paper_number(row: Row, title: str) -> str:
+    """The paper's number and what it was made with; a dash where the paper has none."""
+    made = row.made_by(title)
+    return f"{row.paper[title]:.1f}{f' ({made})' if made else ''}" if title in row.paper else NONE
 
 
 def _seeds(cells: Iterable[Mapping[int, float]]) -> str:

@@ -16,6 +16,7 @@ REFINED: Final = "refined-"
 WORDS: Final = {"dense_crf": "dense CRF", "psa": "PSA", "irn": "IRN"}
 MAPS: Final = Cell("maps", "automatic")
 SEGMENTATION: Final = Cell("segmentation")
+RATIO: Final = Cell("segmentation", metric="weak_to_full")
 
 
 def is_refined(results: Results, recipe: str) -> bool:
@@ -79,11 +80,10 @@ def _cells(results: Results, found: tuple[str, Cell, bool] | None) -> list[str]:
     ours, before = results.by_seed(recipe, cell), results.by_seed(recipe, MAPS)
     gain = results.gain_of(ours, before)
     network, ratio = "", ""
-    if is_last and (value := results.mean(recipe, SEGMENTATION)) is not None:
+    if is_last and results.by_seed(recipe, SEGMENTATION):
         network = results.text(recipe, SEGMENTATION)
-        full = next((r for r in results.recipes if _method(results, r) == "supervised"), None)
-        best = None if full is None else results.mean(full, SEGMENTATION)
-        ratio = "" if best is None else f"{value / best:.2f}"
+        share = results.mean(recipe, RATIO)
+        ratio = "" if share is None else f"{share / 100:.2f}"
     return [results.text(recipe, cell), gain, network, ratio]
 
 

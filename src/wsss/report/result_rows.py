@@ -9,6 +9,7 @@ from typing import Any
 
 from wsss.engine.compare import summary
 from wsss.engine.publish import read_rows
+from wsss.report.weak_to_full import with_weak_to_full
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Read `results/<data set>.csv`; a missing file has no rows.
+        """Read `results/<data set>.csv` with the weak-to-full ratios that follow from it.
+
+        A missing file has no rows.
 
         Raises:
             DataError: the file has other columns.
         """
-        return cls(tuple(read_rows(path)))
+        return cls(with_weak_to_full(read_rows(path)))
 
     @classmethod
     def of_comparison(cls, comparison: Mapping[str, Any]) -> Results:

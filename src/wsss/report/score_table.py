@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from wsss.engine.passport import by_supervision
 from wsss.report.figures import colour_class, difference_class, signed
@@ -12,7 +12,8 @@ from wsss.report.markup import Html, element, scrolling, together
 from wsss.report.passports import SOURCE_NOTES, background_scores, mixing_note, passport, stage_title
 from wsss.report.runs import OWN, RecipeRuns, Reported
 
-PAPER_DATA = "voc"  # the papers' numbers are of PASCAL VOC 2012; beside other data they would mislead
+PAPER_DATA: Final = {"voc": "VOC 2012", "coco": "COCO 2014"}
+"""Kinds of data that the papers' numbers are of, with their names; beside other data they would mislead."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +162,15 @@ def _cell(reported: Reported, entry: RecipeRuns, column: Column, best: RecipeRun
 def _paper(reported: Reported, entry: RecipeRuns, column: Column) -> Html | None:
     """The published number, only where it belongs to the same data."""
     record = entry.first.record
-    if record["dataset_config"].get("kind") != PAPER_DATA:
+    data = PAPER_DATA.get(record["dataset_config"].get("kind"))
+    if data is None:
         return None
     about = record["recipe"].get("about") or {}
     source = entry.source(column.stage, column.source)
     value = about.get("paper_values", {}).get(f"{column.stage}.{source}.miou")
     if value is None:
         return None
-    return element("small", f"paper, VOC 2012 {reported.split(column.stage)}: {value:g}", class_="paper")
+    return element("small", f"paper, {data} {reported.split(column.stage)}: {value:g}", class_="paper")
 
 
 def _best(reported: Reported, column: Column) -> RecipeRuns | None:

@@ -10,7 +10,6 @@ given; a test fails when a table differs from the numbers. Numbers are means ove
 
 from __future__ import annotations
 
-import csv
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Final
 from wsss.checks import nearest
 from wsss.errors import DataError
 from wsss.report.ablation_tables import ABLATIONS, MAPS
+from wsss.report.benchmark_tables import memory, scaling, speed
 from wsss.report.boundary_tables import boundaries, confusions
 from wsss.report.labels import METHODS, recipe_label
 from wsss.report.markdown_table import markdown
@@ -52,14 +52,14 @@ def results_markdown(results_csv: Path | str, view: str = "stages") -> str:
     """One table from a results file; empty while there are no numbers for it.
 
     Args:
-        results_csv: `results/<data set>.csv`, or `results/benchmarks.csv` for the view `benchmarks`.
-        view: a key of `VIEWS`.
+        results_csv: `results/<data set>.csv`, or `results/benchmarks.csv` for views of `BENCHMARKS`.
+        view: a key of `VIEWS` or `BENCHMARKS`.
 
     Raises:
         DataError: no such view, or the file has other columns.
     """
-    if view == "benchmarks":
-        return benchmarks(Path(results_csv))
+    if view in BENCHMARKS:
+        return BENCHMARKS[view](Path(results_csv))
     if view not in VIEWS:
         raise DataError(f"There is no table `{view}`. {nearest(view, VIEWS)}")
     return VIEWS[view](Results.read(Path(results_csv)))
@@ -75,8 +75,8 @@ def table_named(name: str, results_folder: Path | str) -> str:
     folder = Path(results_folder)
     if name.startswith(PAPER):
         return exhibit_markdown(name.removeprefix(PAPER), folder)
-    if name == "benchmarks":
-        return results_markdown(folder / "benchmarks.csv", "benchmarks")
+    if name in BENCHMARKS:
+        return results_markdown(folder / "benchmarks.csv", name)
     if name == "refine-photographs":
         return photographs(folder / "refine_photographs.csv")
     if name == "ablation":
@@ -166,17 +166,11 @@ def surroundings(results: Results) -> str:
     return markdown(head, rows if subsets else [])
 
 
-def benchmarks(path: Path) -> str:
-    """Speed and memory beside the simplest correct version; the last row of each benchmark and case."""
-    if not path.is_file():
-        return ""
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    latest = {(row["benchmark"], row["case"], row["baseline"], row["hardware"]): row for row in rows}
-    columns = ("benchmark", "case", "baseline", "ratio", "seconds", "peak_mb", "hardware")
-    head = ["benchmark", "case", "against", "times faster", "seconds", "peak MB", "hardware"]
-    return markdown(head, [[row[name] for name in columns] for row in latest.values()], numbers_from=3)
-
+BENCHMARKS: Final[Mapping[str, Callable[[Path], str]]] = {
+    "benchmarks": speed,
+    "benchmarks-memory": memory,
+    "benchmarks-scaling": scaling,
+}
 
 VIEWS: Final[Mapping[str, Callable[[Results], str]]] = {
     "stages": stages,
