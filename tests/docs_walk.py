@@ -9,7 +9,7 @@ STEPS: tuple[tuple[str, str, str], ...] = (
         "wsss label DATA/images DATA/tags.csv --out labels",
         "--classes proposal/classes.yaml --method cam --refine none --quick",
     ),
-    ("README.md", "wsss review labels/runs/RUN --out review", ""),
+    ("README.md", "wsss review labels/runs/DATA-smvwe-seed0 --out review", ""),
     ("docs/predict-and-export.md", "wsss export model runs/scenes-cam-seed0 --out model", ""),
     ("docs/predict-and-export.md", "wsss predict model photos --out masks", ""),
     (
@@ -44,7 +44,7 @@ STEPS: tuple[tuple[str, str, str], ...] = (
 PLACES = {
     "runs/scenes-cam-seed0": "RUN",
     "runs/my-cam-seed0": "RUN",
-    "labels/runs/RUN": "RUN",
+    "labels/runs/DATA-smvwe-seed0": "RUN",
     "PREDICTIONS": "masks",
     "MASKS": "labels/masks",
 }

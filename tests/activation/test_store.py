@@ -137,6 +137,7 @@ def test_temporary_files_are_no_maps(tmp_path: Path) -> None:
         ({"stride": np.int32(0)}, "at least 1"),
         ({"peaks": np.ones(2, np.float32)}, "out of range"),
         ({"background": np.zeros((3, 3), np.float16)}, "like the scores"),
+        ({"peaks": np.ones(2, np.float32), "scale_0": np.zeros((2, 0, 3), np.float16)}, "has no cells"),
         ({"foreign": np.zeros(1)}, "foreign"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from scene_folder import write_scene_folder
 from wsss.cli import label as label_command
 from wsss.cli.label import parse_background_score, parse_refiners
 from wsss.cli.main import app
-from wsss.data.masks_png import read_mask
+from wsss.data.masks_png import read_mask, write_mask
 from wsss.engine import label as engine
 from wsss.errors import RecipeError
 
@@ -56,9 +57,61 @@ def test_one_command_from_tags_to_a_report_and_again_after_an_interruption(
     page = (out / "report" / "index.html").read_text(encoding="utf-8")
     assert "chosen without any mask" in page
     assert "best on the true masks, for comparison only" in page
+    assert "Which masks to look at first: `wsss review" in text
+    check_again(command, out)
+    check_corrections(command, out)
     masks = sorted((out / "masks").iterdir())
     assert len(masks) == 18
     assert {value for path in masks for value in read_mask(path).ravel()} <= set(range(9))
+
+
+def check_corrections(command: tuple[str | Path, ...], out: Path) -> None:
+    """The round that the last line tells of: review, correct, the same command with the corrections."""
+    (run,) = (out / "runs").glob("*-quick-seed0")
+    assert call("review", run, "--out", out / "review").exit_code == 0
+    ranking = json.loads((out / "review" / "ranking.json").read_text(encoding="utf-8"))
+    name = f"{ranking['ranking'][0]['image_id']}.png"
+    write_mask(out / "corrected" / name, 0 * read_mask(out / "masks" / name))
+    result = call(*command, "--corrections", out / "corrected")
+    assert result.exit_code == 0, result.stderr
+    assert "1 corrected by hand" in plain(result.stdout)
+    assert not read_mask(out / "masks" / name).any()
+    assert call("compare", run, run.with_name(run.name.replace("-seed0", "-corrected-seed0"))).exit_code == 0
+
+
+def check_again(command: tuple[str | Path, ...], out: Path) -> None:
+    """The same command once more, and with files in its way that it did not write."""
+    assert call(*command).exit_code == 0
+    for name in ("model/config.json", "model/README.md", "report/index.html"):
+        whole = (out / name).read_bytes()
+        (out / name).write_bytes(whole + b"\n")
+        refused = call(*command)
+        assert refused.exit_code == 2
+        assert f"{name} was not written by `wsss label` as it is now" in plain(refused.stderr)
+        assert (out / name).read_bytes() == whole + b"\n"
+        (out / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("report/index.html", "report/index.html was not written by `wsss label`"),
+        ("model/config.json", "is to become a model folder, but holds something else"),
+        ("model/mine.bin", "is to become a model folder, but holds something else"),
+        ("model", "is to become a model folder, but holds something else"),
+        ("report", "report is a file where a folder is to be made"),
+        ("label-files.json", "must say which files `wsss label` wrote"),
+    ],
+)
+def test_files_in_the_way_of_the_end_stop_it_at_the_beginning(folder: Path, name: str, words: str):
+    out = folder.parent / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_bytes(b"{}")
+    result = call("label", folder / "images", folder / "tags.csv", "--out", out, "--quick")
+    assert result.exit_code == 2
+    assert words in plain(result.stderr)
+    assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
+    assert (out / name).read_bytes() == b"{}"
 
 
 def test_faulty_data_stop_it_before_anything_is_made(folder: Path):
@@ -72,7 +125,8 @@ def test_faulty_data_stop_it_before_anything_is_made(folder: Path):
 
 
 def test_the_network_is_saved_as_a_model_where_a_writer_is_installed(tmp_path: Path, monkeypatch):
-    labelled = engine.Labelled(tmp_path / "run", tmp_path, tmp_path / "net", 1, 0, 0.3, "fixed", None, (), {})
+    run, network = tmp_path / "run", tmp_path / "net"
+    labelled = engine.Labelled(run, tmp_path, network, 1, 0, 0, 0.3, "fixed", None, (), {})
     monkeypatch.setattr(label_command, "MODEL_FOLDERS", "wsss.nothing.here")
     assert label_command._save_model(labelled, tmp_path / "model") == tmp_path / "net"
 

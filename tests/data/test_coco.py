@@ -143,6 +143,12 @@ def test_run_lengths_as_text_are_read_as_the_reference_does() -> None:
         assert np.array_equal(draw_mask([item], SIZE, "x"), blob)
 
 
+def test_run_lengths_whose_sum_wraps_are_refused() -> None:
+    shape = {"size": list(SIZE), "counts": [*[2**62] * 4, SIZE[0] * SIZE[1]]}
+    with pytest.raises(DataError, match="don't add up"):
+        draw_mask([CocoObject(1, shape)], SIZE, "x")
+
+
 def test_coordinates_are_kept_exactly(tree: Path) -> None:
     """Half of a fifth of a pixel decides: single precision draws some of these otherwise."""
     corners = [[x / 100, y / 100] for x, y in ((1070, 1030), (3110, 1290), (2950, 3330))]

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle
 
+from fuzz.correction_cases import run_text
 from tiny_recipe import CAM_RECIPE, Recorder, training, write_recipe
 from wsss.data.masks_png import read_mask, write_mask
 from wsss.engine.compare import compare_runs
-from wsss.engine.corrections import CORRECTED, check_given_masks
+from wsss.engine.corrections import CORRECTED, CorrectionsSection, check_given_masks
 from wsss.engine.given_masks import open_given_masks
 from wsss.engine.measurements import finished_run
 from wsss.engine.passport import passports_of
@@ -24,7 +25,7 @@ from wsss.engine.plan import plan
 from wsss.engine.recipe import load_recipe
 from wsss.engine.run import RunResult, read_run, run
 from wsss.engine.stages import Silence, Workspace
-from wsss.errors import DataError, RecipeError
+from wsss.errors import DataError, RecipeError, StageError
 
 SIZE = (64, 64)
 MADE_ANEW = {"Put corrected masks in place", "Train the segmentation network", "Predict masks"}
@@ -278,3 +279,84 @@ def test_a_recipe_with_corrections_is_read_back(place, given):
     recipe = load_recipe(place / "cam.yaml", [f"corrections.folder={place / 'given'}"])
     (place / "again.yaml").write_text(recipe.to_yaml())
     assert load_recipe(place / "again.yaml").corrections == recipe.corrections
+
+
+def square_of(image_id: str, names: list[str], **changes: Any) -> dict[str, Any]:
+    """A COCO document of one square of the first class; changed."""
+    return {
+        "images": [{"id": 1, "file_name": f"{image_id}.png", "height": 64, "width": 64}],
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "segmentation": [[10, 10, 30, 10, 30, 30, 10, 30]]}
+        ],
+        "categories": [{"id": 1, "name": names[1]}],
+        **changes,
+    }
+
+
+def test_numbers_that_two_share_or_nobody_has_are_refused(tmp_path, tiny_scenes):
+    names, ids = list(tiny_scenes.class_names), tiny_scenes.ids("train")
+    path, whole = tmp_path / "a.json", square_of(ids[0], list(tiny_scenes.class_names))
+    other = {**whole["images"][0], "file_name": f"{ids[1]}.png"}
+    for changes, words in (
+        ({"images": [whole["images"][0], other]}, "image 1 is listed twice"),
+        ({"categories": [{"id": 1, "name": name} for name in names[1:3]]}, "category 1 is listed twice"),
+        ({"categories": [{"id": 2, "name": names[1]}]}, "names category 1, which is not listed"),
+        ({"images": [{**other, "id": 5}]}, "names image 1, which is not listed"),
+    ):
+        path.write_text(json.dumps({**whole, **changes}))
+        assert words in refused(path, tiny_scenes)
+
+
+def test_runs_whose_sum_overflows_are_refused_and_not_drawn(tmp_path, tiny_scenes):
+    """Drawn, four runs of 2**62 pixels would sum to nothing, and NumPy would write beyond its memory."""
+    image_id, names = tiny_scenes.ids("train")[0], list(tiny_scenes.class_names)
+    path = tmp_path / "a.json"
+    for counts in ([*[2**62] * 4, 4096], run_text([0, *[2**53] * 2048, 4096]), [5000, -904]):
+        shape = {"size": [64, 64], "counts": counts}
+        found = [{"image_id": 1, "category_id": 1, "segmentation": shape}]
+        path.write_text(json.dumps(square_of(image_id, names, annotations=found)))
+        message = refused(path, tiny_scenes)
+        assert f"An annotation of {image_id} in {path} must be polygons or run lengths" in message
+        assert "(its runs don't add up to the image). Export it again." in message
+    counts = [100, 50, 4096 - 150]
+    whole = np.repeat([False, True, False], counts).reshape(64, 64).T
+    for given in (counts, run_text(counts)):
+        found[0]["segmentation"] = {"size": [64, 64], "counts": given}
+        path.write_text(json.dumps(square_of(image_id, names, annotations=found)))
+        assert (open_given_masks(path).read(image_id, names) == whole).all()
+
+
+def test_no_mask_is_missed_in_silence(tmp_path, tiny_scenes):
+    ids, folder = tiny_scenes.ids("train"), tmp_path / "given"
+    write_mask(folder / f"{ids[0]}.png", drawn(1))
+    write_mask(tmp_path / "more" / f"{ids[1]}.png", drawn(1))
+    for name, target in (("more", tmp_path / "more"), (f"{ids[1]}.png", tmp_path / "gone"), ("up", folder)):
+        (folder / name).symlink_to(target)
+        assert f"{folder / name} must be a folder or a mask; got a link" in refused(folder, tiny_scenes)
+        (folder / name).unlink()
+    (folder / f"{ids[1]}.png").symlink_to(tmp_path / "more" / f"{ids[1]}.png")  # to a mask: that one counts
+    assert set(check_given_masks(open_given_masks(folder), tiny_scenes, "train")) == set(ids[:2])
+    for text in (json.dumps(square_of(ids[2], list(tiny_scenes.class_names))), "{ cut"):
+        (folder / "a.json").write_text(text)
+        assert "must hold either PNG masks or one COCO JSON file; got PNGs and a.json" in refused(
+            folder, tiny_scenes
+        )
+    (folder / "a.json").write_text('{"format": "wsss predictions"}')  # as `wsss predict` leaves it
+    assert len(open_given_masks(folder).names) == 2
+
+
+def test_a_damaged_pseudo_mask_is_not_handed_on(tmp_path, place, plain, given):
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    pseudo = next((tmp_path / "runs" / "stages").glob("pseudo-masks-*/chosen_score.json")).parent
+    path = min(path for path in pseudo.glob("pseudo_masks/*.png") if path.stem not in given)
+    for done in (tmp_path / "runs" / "stages").glob("pseudo-masks-*/corrected.json"):
+        shutil.rmtree(done.parent)
+    recipe = load_recipe(place / "cam.yaml", [f"corrections.folder={place / 'given'}"])
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(StageError, match=rf"{path} is missing or damaged\. Delete the folder {pseudo.name}"):
+        run(recipe, runs=tmp_path / "runs", until="correct-masks")
+
+
+def test_a_home_that_nobody_has_is_named():
+    with pytest.raises(DataError, match="There is no home folder for ~nobody-of-this-name"):
+        _ = CorrectionsSection(folder="~nobody-of-this-name/x").place

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from data.tiny_trees import LISTS, SIZE, write_voc
 from wsss.data.masks_png import voc_palette, write_mask
 from wsss.errors import DataError
+from wsss.export import voc_submission
 from wsss.export.voc_submission import check_submission, test_sizes, write_submission
 
 FOLDER = "results/VOC2012/Segmentation/comp5_test_cls"
@@ -230,3 +232,80 @@ def test_missing_masks_and_damaged_archives_are_found(sizes, tmp_path: Path) -> 
     path.unlink()
     with pytest.raises(DataError, match="There is no archive"):
         check_submission(path, sizes)
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE, fill: bytes = b"") -> bytes:
+    """An entry that says it has `size` bytes, and has `fill`."""
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT) + fill + bytes(-len(fill) % 512)
+
+
+MASK = f"{FOLDER}/{FIRST}.png"
+BOMBS = {
+    "a huge mask": (header(MASK, 300 << 20), "far too large for a mask (314,572,800 bytes)"),
+    "a terabyte": (header(MASK, 1 << 40), "far too large for a mask"),
+    "a negative size": (header(MASK, -512), "far too large for a mask (-512 bytes)"),
+    "a huge file elsewhere": (header("x", 300 << 20), "far too large for a mask"),
+    "a huge long name": (header("x", 300 << 20, tarfile.GNUTYPE_LONGNAME), "far too large for its header"),
+    "a huge note": (header("x", 300 << 20, tarfile.XHDTYPE), "far too large for its header"),
+    "notes without end": (
+        header("x", 9, tarfile.XGLTYPE, b"9 a=bcde\n") * 50 + header(FOLDER, 0, tarfile.DIRTYPE),
+        "it has more than 40 entries",
+    ),
+    "entries without end": (header(FOLDER, 0, tarfile.DIRTYPE) * 50, "it has more than 40 entries"),
+    "nothing but zeros": (header(FOLDER, 0, tarfile.DIRTYPE), "it unpacks to more than 8,388,608 bytes"),
+}
+
+
+@pytest.fixture(scope="module")
+def zeros() -> bytes:
+    """300 MB, compressed."""
+    packed = io.BytesIO()
+    with gzip.open(packed, "wb", 1) as stream:
+        for _ in range(300):
+            stream.write(bytes(1 << 20))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(("start", "words"), BOMBS.values(), ids=BOMBS)
+def test_a_bomb_is_refused_before_it_fills_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zeros: bytes, start: bytes, words: str
+) -> None:
+    monkeypatch.setattr(voc_submission, "MOST_BYTES", 8 << 20)
+    monkeypatch.setattr(voc_submission, "MOST_HEADERS", 40)
+    archive = tmp_path / "bomb.tar.gz"
+    archive.write_bytes(gzip.compress(start) + zeros)  # files of gzip may be joined
+    assert archive.stat().st_size < 2 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError) as caught:
+            check_submission(archive)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert words in str(caught.value)
+    assert "Write it again with `wsss submission`." in str(caught.value)
+    assert most < 10 << 20  # bytes, of 300 MB
+
+
+def test_sparse_and_renamed_entries_get_no_larger(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    note = b"28 size=9999999999999999999\n"
+    renamed = header("x", len(note), tarfile.XHDTYPE, note) + header(MASK, len(GOOD), fill=GOOD)
+    archive.write_bytes(gzip.compress(renamed + bytes(10_240)))
+    with pytest.raises(DataError, match=r"ends too early"):
+        check_submission(archive)
+    sparse = bytearray(header(MASK, 0, tarfile.GNUTYPE_SPARSE))
+    sparse[483:495] = b"77777777777\0"  # the size that it is to have: 8 GB
+    archive.write_bytes(gzip.compress(bytes(sparse) + bytes(10_240)))
+    with pytest.raises(DataError, match=r"is no mask|is no complete"):
+        check_submission(archive)
+
+
+def test_a_whole_archive_of_vocs_size_stays_far_below_the_limits() -> None:
+    rows = 500 * 501  # each row of a PNG has a byte of its own
+    assert rows * 1.01 + 2_000 < voc_submission.LARGEST_FILE
+    assert voc_submission.TEST_IMAGES * (rows * 1.01 + 2_000) < voc_submission.MOST_BYTES
+    assert voc_submission.LARGEST_MASK >= 500 * 500
+    assert 2 * (voc_submission.TEST_IMAGES + 5) < voc_submission.MOST_HEADERS

@@ -240,6 +240,12 @@ def _archive_cases(archive: Path) -> Iterator[Case]:
         "zip": arrays(a=np.zeros(1)),
         "tar": gzip.decompress(hostile.tar({target: mask})),
         "lying size": _lying_archive(target),
+        "huge file": _lying_archive(target, 300_000_000, bytes(300_000_000)),
+        "huge long name": _lying_archive("x", 2**40, kind=tarfile.GNUTYPE_LONGNAME),
+        "huge note": _lying_archive("x", 2**40, kind=tarfile.XHDTYPE),
+        "minus": _lying_archive(target, -512),
+        "endless entry": hostile.tar({"x": b"29 size=99999999999999999999\n"}, as_kind=tarfile.XHDTYPE),
+        "notes without end": hostile.tar(dict.fromkeys(map(str, range(2_000)), b""), as_kind=tarfile.XHDTYPE),
     }
     check = ("submission", "--check", "{given}/a.tar.gz")
     for name, data in members.items():
@@ -248,11 +254,13 @@ def _archive_cases(archive: Path) -> Iterator[Case]:
         yield Case(f"changed archive {number}", content("a.tar.gz", data), check, is_broken=False)
 
 
-def _lying_archive(name: str) -> bytes:
-    """A member that says it has a terabyte."""
+def _lying_archive(
+    name: str, size: int = 2**40, data: bytes = bytes(10_240), kind: bytes = tarfile.REGTYPE
+) -> bytes:
+    """A member that says it has a terabyte, or some other size."""
     member = tarfile.TarInfo(name)
-    member.size = 2**40
-    return gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    member.size, member.type = size, kind
+    return gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + data, 1)
 
 
 def _saliency(data: bytes) -> Write:

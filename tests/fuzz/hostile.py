@@ -99,8 +99,10 @@ def xml_bomb(name: str) -> str:
     return f'<?xml version="1.0"?><!DOCTYPE a [{"".join(lines)}]>{named}'
 
 
-def tar(members: dict[str, bytes | str], *, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A compressed archive; text members are targets of links of the given kind."""
+def tar(
+    members: dict[str, bytes | str], *, kind: bytes = tarfile.REGTYPE, as_kind: bytes = tarfile.REGTYPE
+) -> bytes:
+    """A compressed archive; texts are targets of links of a kind, other members are of the kind `as_kind`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for name, data in members.items():
@@ -109,8 +111,10 @@ def tar(members: dict[str, bytes | str], *, kind: bytes = tarfile.REGTYPE) -> by
                 member.type, member.linkname = kind, data
                 archive.addfile(member)
             else:
-                member.size = len(data)
+                member.type, member.size = as_kind, len(data)
                 archive.addfile(member, io.BytesIO(data))
+        if as_kind != tarfile.REGTYPE:  # what the last one says more of
+            archive.addfile(tarfile.TarInfo("results"))
     return buffer.getvalue()
 
 

@@ -47,22 +47,22 @@ def cases() -> Iterator[Case]:
         export = ("export", kind, "{given}", "--out", "{out}/x.json", "--classes", "{originals}/classes.json")
         yield Case(f"{kind} export of mask {name}", files, export, says=("i0.png",))
     values = np.arange(SIDE[0] * SIDE[1], dtype=np.uint8).reshape(SIDE) % 4
-    for number, data in enumerate(changed_bytes(_encoded(values, "PNG", palette=True), 28, seed=5)):
+    for number, data in enumerate(changed_bytes(encoded(values, "PNG", palette=True), 28, seed=5)):
         yield Case(f"changed mask {number}", contents({"i0.png": data}), SCORE, is_broken=False)
-    other = contents({"i0.png": _encoded(values[1:], "PNG", palette=True)})
+    other = contents({"i0.png": encoded(values[1:], "PNG", palette=True)})
     yield Case("mask of another size", other, SCORE, says=("i0.png",))
 
 
 def broken_images() -> dict[str, bytes]:
     """Files that no image can be read from."""
-    whole = {suffix: _encoded(noise(*SIDE), kind) for suffix, kind in KINDS.items()}
+    whole = {suffix: encoded(noise(*SIDE), kind) for suffix, kind in KINDS.items()}
     found = {f"half {suffix}.{suffix}": data[: len(data) // 2] for suffix, data in whole.items()}
     del found["half webp.webp"]  # can still be read
     found |= {f"head {suffix}.{suffix}": data[:20] for suffix, data in whole.items()}
     found |= {f"empty {suffix}.{suffix}": b"" for suffix in whole}
     found |= {f"zeros {suffix}.{suffix}": bytes(500) for suffix in whole}
     found |= {f"noise {suffix}.{suffix}": np.random.default_rng(1).bytes(500) for suffix in whole}
-    gif, tiff = (_encoded(noise(*SIDE), kind) for kind in ("GIF", "TIFF"))
+    gif, tiff = (encoded(noise(*SIDE), kind) for kind in ("GIF", "TIFF"))
     rows = bytes(SIDE[0] * (SIDE[1] + 1))
     return found | {
         "gif.png": gif,
@@ -96,7 +96,7 @@ def changed_images(count: int) -> dict[str, bytes]:
     """Valid images with changed bytes: some can still be read."""
     found = {}
     for place, (suffix, kind) in enumerate(KINDS.items()):
-        data = _encoded(noise(*SIDE), kind)
+        data = encoded(noise(*SIDE), kind)
         changed = changed_bytes(data, count // len(KINDS), seed=place)
         found |= {f"{number:02}.{suffix}": content for number, content in enumerate(changed)}
     bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(50_000_000)))
@@ -111,23 +111,23 @@ def changed_images(count: int) -> dict[str, bytes]:
 def broken_masks() -> dict[str, bytes]:
     """Masks of three classes that can be neither scored nor exported."""
     rows = bytes(SIDE[0] * (SIDE[1] + 1))
-    grey, half = np.zeros(SIDE, np.uint8), _encoded(noise(*SIDE)[..., 0], "PNG")
+    grey, half = np.zeros(SIDE, np.uint8), encoded(noise(*SIDE)[..., 0], "PNG")
     return {
-        "rgb": _encoded(noise(*SIDE), "PNG"),
-        "sixteen": _encoded(np.zeros(SIDE, np.uint16), "PNG"),
-        "alpha": _encoded(np.zeros((*SIDE, 4), np.uint8), "PNG"),
-        "jpeg": _encoded(grey, "JPEG"),
+        "rgb": encoded(noise(*SIDE), "PNG"),
+        "sixteen": encoded(np.zeros(SIDE, np.uint16), "PNG"),
+        "alpha": encoded(np.zeros((*SIDE, 4), np.uint8), "PNG"),
+        "jpeg": encoded(grey, "JPEG"),
         "empty": b"",
         "noise": np.random.default_rng(2).bytes(300),
         "half": half[: len(half) // 2],
         "huge": png(*HUGE, rows),
         "wide": png(30_000, 30_000, rows),
         "pickle": pickled(),
-        "values": _encoded(grey + 254, "PNG"),
+        "values": encoded(grey + 254, "PNG"),
     }
 
 
-def _encoded(values: np.ndarray, kind: str, *, palette: bool = False) -> bytes:
+def encoded(values: np.ndarray, kind: str, *, palette: bool = False) -> bytes:
     image = Image.fromarray(values)
     if palette:
         image.putpalette(voc_palette().tobytes())

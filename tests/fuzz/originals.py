@@ -104,7 +104,7 @@ def _write_voc(place: Path) -> None:
 
 
 def _write_runs(place: Path) -> None:
-    """`runs` with maps of four scenes, by the recipe `maps.yaml`; `reported`, a whole run."""
+    """`runs` with maps of four scenes, by the recipe `maps.yaml`; `reported` and `corrected`, whole runs."""
     small = {**training(1), "epochs": None, "steps": 1, "batch_size": 2}
     data = {"kind": "scenes", "world": 7, "train": 4, "val": 2, "size": 64}
     changes = {"training": small, "segmentation": None, "data": data, "activation": {"scales": [1.0]}}
@@ -128,3 +128,9 @@ def _write_runs(place: Path) -> None:
     network = {"preset": "scenes", "training": {**small, "augmentation": {"crop_size": 64}}}
     write_recipe(place / "toy.yaml", CAM_RECIPE, **{**changes, "segmentation": network})
     run(place / "toy.yaml", runs=place / "reported")
+    shutil.copytree(place / "reported", place / "corrected")
+    shutil.rmtree(place / "corrected" / "toy-seed0")
+    write_mask(place / "redrawn" / "w7_train_00000.png", np.ones((64, 64), np.uint8))
+    given = {"corrections": {"folder": str(place / "redrawn")}}
+    write_recipe(place / "corrected.yaml", CAM_RECIPE, **{**changes, "segmentation": network, **given})
+    run(place / "corrected.yaml", runs=place / "corrected")

@@ -16,14 +16,22 @@ from pathlib import Path
 import pytest
 
 from command_server import command_server
-from fuzz import array_cases, document_cases, image_cases, recipe_cases, table_cases
+from fuzz import (
+    array_cases,
+    correction_cases,
+    document_cases,
+    image_cases,
+    recipe_cases,
+    review_cases,
+    table_cases,
+)
 from fuzz.case import Case
 from fuzz.originals import write_originals
 from fuzz.watch import SECONDS, Outcome, changes, misbehaviour, run_case, snapshot
 
 pytestmark = pytest.mark.slow
 
-LEAST_REFUSED = 500
+LEAST_REFUSED = 750
 PROCESSES = 20
 MOST_MEMORY_KB = 1_500_000
 """More than is held already; a bomb would take gigabytes."""
@@ -42,6 +50,8 @@ def cases(originals: Path) -> list[Case]:
         *recipe_cases.cases(),
         *array_cases.cases(originals),
         *document_cases.cases(originals),
+        *correction_cases.cases(),
+        *review_cases.cases(originals),
     ]
 
 

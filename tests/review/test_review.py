@@ -255,3 +255,55 @@ def test_corrected_images_are_done(place: Any, tmp_path: Path, tiny_scenes: Any)
     found = review([tmp_path], out=tmp_path / "out")
     assert not {suspect.ranked.image_id for suspect in found.suspects} & set(done)
     assert json.loads((tmp_path / "out" / "ranking.json").read_text())["corrected"] == SPOILT
+
+
+def test_files_that_no_review_wrote_are_not_replaced(place: Any, tmp_path: Path) -> None:
+    for name in (JOURNAL, "index.html", "ranking.csv", "ranking.json"):
+        path = tmp_path / name / name
+        path.parent.mkdir()
+        path.write_bytes(b"mine")
+        with pytest.raises(
+            DataError, match=rf"{path} was not written by `wsss review` and would be replaced"
+        ):
+            review([place["good"]], out=path.parent)
+        assert [(found, found.read_bytes()) for found in path.parent.iterdir()] == [(path, b"mine")]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: b"\n".join([*lines[:3], b"\xff\xfe", *lines[3:]]),
+        lambda lines: lines[0][:20],
+        lambda lines: b"\n".join([*lines[:3], b'{"image_id": 3}', b"[" * 50_000]),
+        lambda lines: b"\n".join([line.replace(b"foreground", b"background") for line in lines]),
+        lambda lines: b"\n".join([line.replace(b'"colour": ', b'"colour": 1') for line in lines[:4]]) + b"x",
+        lambda lines: b"\n".join([line.replace(b'"shares": {', b'"shares": {"9": 0.5, ') for line in lines]),
+        lambda lines: b"\n".join([line.replace(b'"image_id": "', b'"image_id": "x') for line in lines]),
+    ],
+)
+def test_a_damaged_journal_is_measured_again(place: Any, reviewed: Any, tmp_path: Path, damage: Any) -> None:
+    lines = (reviewed.page.parent / JOURNAL).read_bytes().splitlines()
+    damaged = damage(lines)
+    (tmp_path / JOURNAL).write_bytes(damaged)
+    again = review([place["good"]], out=tmp_path)
+    if b'"colour": 1' not in damaged:  # numbers that were changed into others can't be told
+        assert [s.as_dict() for s in again.suspects] == [s.as_dict() for s in reviewed.suspects]
+
+
+def test_masks_and_maps_that_do_not_fit_are_named(place: Any, tmp_path: Path, tiny_scenes: Any) -> None:
+    shutil.copytree(place["good"].parent, tmp_path / "runs")
+    copied = tmp_path / "runs" / place["good"].name
+    record = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps({**record, "data_root": str(place["tree"])}))
+    image_id = open_run(copied).tagged[0]
+    folder = stage(copied, "pseudo-masks")
+    mask = read_mask(folder / "pseudo_masks" / f"{image_id}.png")
+    for spoilt_mask, words in ((mask[:-1], "its image 64 x 64"), (mask | 32, "must hold 0-8 and 255; got")):
+        write_mask(folder / "pseudo_masks" / f"{image_id}.png", spoilt_mask)
+        for runs in ([copied], [place["good"], copied]):
+            with pytest.raises(DataError, match=words) as caught:
+                review(runs, out=tmp_path / f"out-{len(runs)}-{words[:3]}")
+            assert str(caught.value).endswith(f"Delete the folder {folder.name} and run the recipe again.")
+    (folder / CHOSEN).write_text('{"value": "high"}')
+    with pytest.raises(StageError, match=rf"Delete the folder {folder.name} and run the recipe again"):
+        _ = open_run(copied).background_score

@@ -190,6 +190,8 @@ def _built(
         peaks = torch.from_numpy(arrays["peaks"])[:, None, None]
         scales = sorted((name for name in arrays if name.startswith("scale_")), key=_number)
         per_scale = [torch.from_numpy(arrays[name]).float() * peaks for name in scales]
+        if any(0 in scale.shape[1:] for scale in per_scale):
+            raise ShapeError("a scale has no cells")
         return ActivationMaps.from_present_cams(sum_full_size(per_scale, image_size), class_ids)
     background = arrays.get("background")
     stored = "full_size" if full_size and "full_size" in arrays else "scores"

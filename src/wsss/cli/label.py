@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wsss.engine.label import Labelled, LabelSettings
 
 MODEL_FOLDERS = "wsss.export.model_folder"
+MODEL, REPORT, REVIEW = "model", "report", "review"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,6 +43,10 @@ def label(
         Path | None,
         typer.Option(help="Folder of true masks, indexed PNG named like the images; scoring only."),
     ] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(help="Masks you corrected, PNG folder or COCO file; the network learns from them too."),
+    ] = None,
     seed: Seed = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="A few steps only: shows that everything works, and no more.")
@@ -50,6 +55,7 @@ def label(
 ) -> None:
     """Label a folder: tags in, masks, network and report out. Interrupted, the same command goes on."""
     from wsss.engine.label import LabelSettings, label_folder
+    from wsss.engine.own_files import OwnFiles
 
     settings = LabelSettings(
         images,
@@ -62,15 +68,33 @@ def label(
         parse_background_score(background_score),
         seed,
         quick,
+        corrections,
     )
+    made = _made_behind(out)
+    OwnFiles(out, images).check(made)
     with StageDisplay() as display:
         _examine(settings, display)
         if estimate and not quick:
             _estimate(settings)
         labelled = label_folder(settings, progress=display)
-    model = _save_model(labelled, out / "model")
+    own = OwnFiles(out, images)
+    own.claim(made)
+    model = _save_model(labelled, out / MODEL)
     _print(labelled, model)
     _report(labelled, out)
+    own.settle(made)
+
+
+def _made_behind(out: Path) -> tuple[Path, ...]:
+    """Files that are written when all else is done: those of the model's folder, and the report.
+
+    Raises:
+        WeightsError: the folder holds something beside a model.
+    """
+    from wsss.segmentation.model import CARD, CONFIG, WEIGHTS, check_target
+
+    check_target(out / MODEL)
+    return (*(out / MODEL / name for name in (CONFIG, WEIGHTS, CARD)), out / REPORT / "index.html")
 
 
 def parse_refiners(text: str) -> tuple[str, ...]:
@@ -174,8 +198,7 @@ def _print(labelled: Labelled, model: Path) -> None:
     _print_scores(labelled)
     for text in (
         _background_sentence(labelled),
-        f"{labelled.from_tags + labelled.from_network:,} masks are in {labelled.masks}: "
-        f"{labelled.from_tags:,} from tags, {labelled.from_network:,} (untagged images) from the network.",
+        _masks_sentence(labelled),
         f"The network is in {model}.",
     ):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -184,6 +207,8 @@ def _print(labelled: Labelled, model: Path) -> None:
 def _print_scores(labelled: Labelled) -> None:
     from rich.table import Table
 
+    from wsss.engine.scoring import scored_words
+
     if not labelled.scores:
         return
     table = Table("scored on true masks", "background score", "mIoU %", "images")
@@ -191,8 +216,17 @@ def _print_scores(labelled: Labelled) -> None:
         for entry in scores["entries"]:
             level = entry["background_score"]
             shown = entry["background_score_source"] + ("" if level is None else f" {level:.2f}")
-            table.add_row(stage.replace("_", " "), shown, percent(entry["miou"]), f"{scores['images']:,}")
+            table.add_row(scored_words(stage), shown, percent(entry["miou"]), f"{scores['images']:,}")
     console.print(table)
+
+
+def _masks_sentence(labelled: Labelled) -> str:
+    number = labelled.from_tags + labelled.corrected + labelled.from_network
+    corrected = f"{labelled.corrected:,} corrected by hand, " if labelled.corrected else ""
+    return (
+        f"{number:,} masks are in {labelled.masks}: {labelled.from_tags:,} from tags, {corrected}"
+        f"{labelled.from_network:,} (untagged images) from the network."
+    )
 
 
 def _background_sentence(labelled: Labelled) -> str:
@@ -210,5 +244,10 @@ def _background_sentence(labelled: Labelled) -> str:
 def _report(labelled: Labelled, out: Path) -> None:
     from wsss.report.page import write_report
 
-    page = write_report([labelled.run_folder], out / "report")
-    console.print(f"The report is in {page}. Open it in a browser.", highlight=False, soft_wrap=True)
+    page = write_report([labelled.run_folder], out / REPORT)
+    for text in (
+        f"The report is in {page}. Open it in a browser.",
+        f"Which masks to look at first: `wsss review {labelled.run_folder} --out {out / REVIEW}`. Give masks "
+        "that you correct back with the same command and `--corrections DIR`.",
+    ):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -97,27 +97,26 @@ def draw_mask(objects: Sequence[CocoObject], size: tuple[int, int], image_id: st
         [[0, 7, 7, 0], [0, 7, 7, 0]]
     """
     mask = np.full(size, BACKGROUND, dtype=np.uint8)
-    for item in objects:
-        mask[_inside(item.shape, size, image_id)] = item.value
+    try:
+        for item in objects:
+            mask[_inside(item.shape, size)] = item.value
+    except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        raise DataError(
+            f"An object of image {image_id} has a `segmentation` that can't be drawn into {size[0]} x "
+            f"{size[1]} pixels ({str(error) or type(error).__name__}). Replace COCO's annotation file."
+        ) from error
     return mask
 
 
-def _inside(shape: Shape | None, size: tuple[int, int], image_id: str) -> np.ndarray:
+def _inside(shape: Shape | None, size: tuple[int, int]) -> np.ndarray:
     """Where an object is; (H, W), bool."""
-    try:
-        if isinstance(shape, dict):
-            return _runs(shape, size)
-        if shape and all(_is_polygon(polygon) for polygon in shape):
-            drawn = coco_mask.merge(coco_mask.frPyObjects(shape, *size))
-            inside: np.ndarray = np.array(coco_mask.decode(drawn), dtype=np.bool_)
-            return inside
-        reason = "no polygon of three corners or more"
-    except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-    raise DataError(
-        f"An object of image {image_id} has a `segmentation` that can't be drawn into {size[0]} x {size[1]} "
-        f"pixels ({reason}). Replace COCO's annotation file."
-    )
+    if isinstance(shape, dict):
+        return _runs(shape, size)
+    if not shape or not all(_is_polygon(polygon) for polygon in shape):
+        raise ValueError("no polygon of three corners or more")
+    drawn = coco_mask.merge(coco_mask.frPyObjects(shape, *size))
+    inside: np.ndarray = np.array(coco_mask.decode(drawn), dtype=np.bool_)
+    return inside
 
 
 def _is_polygon(corners: Sequence[float]) -> bool:
@@ -132,7 +131,9 @@ def _runs(encoding: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     if tuple(encoding["size"]) != size:
         raise ValueError(f"its size is {encoding['size']}")
     lengths = np.asarray(_unpacked(counts) if isinstance(counts, str) else counts, dtype=np.int64)
-    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != size[0] * size[1]:
+    pixels = size[0] * size[1]
+    # each by itself first: sums of huge ones wrap, and `repeat` would write beyond its memory
+    if lengths.ndim != 1 or not ((lengths >= 0) & (lengths <= pixels)).all() or lengths.sum() != pixels:
         raise ValueError("its runs don't add up to the image")
     inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     upright: np.ndarray = inside.reshape(size[::-1]).T

@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from wsss.checks import nearest
 from wsss.data.dataset import Dataset, WithoutMasks, tagged_ids
 from wsss.data.digests import file_digests
-from wsss.data.masks_png import write_mask
+from wsss.data.masks_png import read_mask, write_mask
 from wsss.engine.given_masks import GivenMasks, open_given_masks
 from wsss.engine.stages import Stage, Workspace, stage_record
-from wsss.errors import DataError, RecipeError
+from wsss.errors import DataError, RecipeError, StageError
 from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
 from wsss.types import IGNORE
@@ -49,7 +49,12 @@ class CorrectionsSection(BaseModel):
     @property
     def place(self) -> Path:
         """The folder or file."""
-        return Path(self.folder).expanduser()
+        try:
+            return Path(self.folder).expanduser()
+        except RuntimeError as error:  # there is no such user
+            raise DataError(
+                f"There is no home folder for {self.folder[:200]}. Correct the path given as `corrections`."
+            ) from error
 
 
 def check_section(recipe: Recipe, source: str) -> None:
@@ -131,13 +136,44 @@ def correct_masks(
             if image_id in names:
                 write_mask(path, given.read(names[image_id], dataset.class_names))
             else:
-                write_atomically(path, (made / f"{image_id}.png").read_bytes())
+                write_atomically(path, _whole_bytes(made / f"{image_id}.png"))
         progress(done, len(ids), "images")
     write_atomically(folder / CORRECTED, (json.dumps(sorted(names), indent=1) + "\n").encode())
     record = stage_record(workspace.folder(pseudo_masks))
     assert record is not None
     scores = {key: record["facts"][key] for key in ("background_score", "background_score_source")}
     return {"images": len(ids), "corrected": len(names), **scores}
+
+
+def _whole_bytes(path: Path) -> bytes:
+    """The bytes of a pseudo mask that can be read: a damaged one is not handed on."""
+    try:
+        read_mask(path)
+        return path.read_bytes()
+    except (OSError, DataError) as error:
+        raise StageError(
+            f"The pseudo mask {path} is missing or damaged. Delete the folder {path.parent.parent.name} and "
+            "run the same command again to remake it."
+        ) from error
+
+
+def corrected_ids(stage: Path) -> frozenset[str]:
+    """Ids of the images whose masks were given.
+
+    Args:
+        stage: folder of the finished stage `correct-masks`.
+
+    Raises:
+        StageError: the list is missing or damaged.
+    """
+    path = stage / CORRECTED
+    try:
+        return frozenset(TypeAdapter(list[str]).validate_json(path.read_bytes(), strict=True))
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"{path} must list the images whose masks were corrected, and can't be read. Delete the folder "
+            f"{stage.name} and run the recipe again."
+        ) from error
 
 
 def check_given_masks(given: GivenMasks, dataset: Dataset, split: str) -> dict[str, str]:

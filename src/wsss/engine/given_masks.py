@@ -7,6 +7,7 @@ background; categories are looked up by name, since tools number them anew; one 
 from __future__ import annotations
 
 import json
+import os
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -77,18 +78,53 @@ def open_given_masks(place: Path) -> GivenMasks:
         raise DataError(
             f"There is no folder or file {place} of corrected masks. Correct the path given as `corrections`."
         )
-    below = sorted(path for path in place.rglob("*") if path.suffix.lower() == ".png" and path.is_file())
-    pngs = [path for path in below if not any(part.startswith(".") for part in path.relative_to(place).parts)]
+    pngs, documents = _pngs_below(place), sorted(place.glob("*.json"))
     if pngs:
+        _check_alone(place, documents)
         names = tuple(path.relative_to(place).with_suffix("").as_posix() for path in pngs)
         return GivenMasks(place, tuple(pngs), names, partial(_read_png, dict(zip(names, pngs, strict=True))))
-    documents = sorted(place.glob("*.json"))
     if len(documents) != 1:
         raise DataError(
             f"{place} must hold corrected masks, `<image id>.png` each, or one COCO JSON file; it has no PNG "
             f"and {len(documents)} JSON files. Put the masks there, or name the JSON file itself."
         )
     return _open_coco(documents[0], place)
+
+
+def _pngs_below(place: Path) -> list[Path]:
+    """All PNG files, hidden ones left out; none may be missed that somebody drew."""
+    found = []
+    for folder, names, files in os.walk(place, onerror=_raise):
+        names[:] = [name for name in names if not name.startswith(".")]
+        links = [Path(folder, name) for name in names if Path(folder, name).is_symlink()]
+        shown = [Path(folder, name) for name in files if not name.startswith(".")]
+        paths = [path for path in shown if path.suffix.lower() == ".png"]
+        missed = links + [path for path in paths if not path.is_file()]
+        if missed:
+            raise DataError(
+                f"{min(missed)} must be a folder or a mask; got a link to a folder, or no file. Put the "
+                "masks themselves there, or remove it."
+            )
+        found += paths
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _check_alone(place: Path, documents: Sequence[Path]) -> None:
+    """Refuse a COCO file beside PNGs: nothing tells which of them counts. Other JSON files do no harm."""
+    for path in documents:
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, *_WRONG):
+            document = {"annotations": "unknown"}  # perhaps one that is damaged
+        if isinstance(document, dict) and "annotations" in document:
+            raise DataError(
+                f"{place} must hold either PNG masks or one COCO JSON file; got PNGs and {path.name}. Move "
+                "one kind elsewhere, or name the JSON file itself."
+            )
 
 
 def _read_png(files: dict[str, Path], name: str, class_names: Sequence[str]) -> Mask:
@@ -118,27 +154,43 @@ def _open_coco(path: Path, place: Path) -> GivenMasks:
 
 
 def _annotated(document: Any) -> dict[str, _Annotated]:
-    categories = {int(entry["id"]): str(entry["name"]) for entry in document["categories"]}
-    shapes: dict[int, list[tuple[str, Any]]] = {int(image["id"]): [] for image in document["images"]}
+    categories = _by_id(document["categories"], "category")
+    entries = _by_id(document["images"], "image")
+    shapes: dict[int, list[tuple[str, Any]]] = {number: [] for number in entries}
     for annotation in document["annotations"]:
+        image, category = int(annotation["image_id"]), int(annotation["category_id"])
+        if image not in entries or category not in categories:
+            missing = f"image {image}" if image not in entries else f"category {category}"
+            raise ValueError(f"an annotation names {missing}, which is not listed")
         shape = annotation["segmentation"]
         shape = shape if isinstance(shape, dict) else [array("d", polygon) for polygon in shape]
-        shapes[int(annotation["image_id"])].append((categories[int(annotation["category_id"])], shape))
+        shapes[image].append((str(categories[category]["name"]), shape))
     found: dict[str, _Annotated] = {}
-    for image in document["images"]:
-        name = PurePosixPath(str(image["file_name"]).replace("\\", "/")).with_suffix("").as_posix()
-        size = int(image["height"]), int(image["width"])
+    for number, entry in entries.items():
+        name = PurePosixPath(str(entry["file_name"]).replace("\\", "/")).with_suffix("").as_posix()
+        size = int(entry["height"]), int(entry["width"])
         if name in found:
             raise ValueError(f"image {name} is listed twice")
         if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
             raise ValueError(f"image {name} has {size[0]} x {size[1]} pixels")
-        found[name] = _Annotated(size, tuple(shapes[int(image["id"])]))
+        found[name] = _Annotated(size, tuple(shapes[number]))
+    return found
+
+
+def _by_id(entries: Any, kind: str) -> dict[int, Any]:
+    """Entries of a list by their number, which no two may share."""
+    found: dict[int, Any] = {}
+    for entry in entries:
+        number = int(entry["id"])
+        if number in found:
+            raise ValueError(f"{kind} {number} is listed twice")
+        found[number] = entry
     return found
 
 
 def _draw(path: Path, images: dict[str, _Annotated], name: str, class_names: Sequence[str]) -> Mask:
     values = {class_name: number for number, class_name in enumerate(class_names)} | {IGNORE_NAME: IGNORE}
-    objects = []
+    objects, size = [], images[name].size
     for category, shape in images[name].shapes:
         if category not in values:
             raise DataError(
@@ -146,5 +198,12 @@ def _draw(path: Path, images: dict[str, _Annotated], name: str, class_names: Seq
                 f"should not count are of category `{IGNORE_NAME}`."
             )
         objects.append(CocoObject(values[category], shape))
-    mask: Mask = draw_mask(objects, images[name].size, name)
+    try:
+        mask: Mask = draw_mask(objects, size, name)
+    except (DataError, *_WRONG, MemoryError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise DataError(
+            f"An annotation of {name} in {path} must be polygons or run lengths of an image of {size[0]} x "
+            f"{size[1]} (height x width); it can't be drawn ({reason}). Export it again."
+        ) from error
     return mask

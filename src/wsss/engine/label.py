@@ -19,6 +19,10 @@ from wsss.data import Dataset, FolderConfig, open_dataset, tagged_ids
 from wsss.data.masks_png import read_mask
 from wsss.data.splits import ALL
 from wsss.engine import provenance
+from wsss.engine.chosen_score import chosen_score
+from wsss.engine.corrections import MASKS as PSEUDO_MASKS
+from wsss.engine.corrections import STAGE as CORRECT_MASKS
+from wsss.engine.corrections import corrected_ids
 from wsss.engine.data_facts import sampled_sizes
 from wsss.engine.folder_recipe import (
     DEFAULT_METHOD,
@@ -29,7 +33,7 @@ from wsss.engine.folder_recipe import (
     recipe_text,
     surroundings,
 )
-from wsss.engine.map_work import CHOSEN
+from wsss.engine.own_files import OwnFiles
 from wsss.engine.plan import plan
 from wsss.engine.recipe import Recipe, parse_recipe
 from wsss.engine.run import run
@@ -42,7 +46,8 @@ MASKS: Final = "masks"
 SUMMARY: Final = "label.json"
 MASKED: Final = "masked"  # split of the images that have true masks
 RECIPE: Final = "recipe.yaml"
-HEADING: Final = "Made by `wsss label`; `wsss run` with this file gives the same run."  # marks its folders
+SPLITS: Final = "label-splits"
+HEADING: Final = "Made by `wsss label`; `wsss run` with this file gives the same run."
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class LabelSettings:
         background_score: score of class 0 in [0, 1]; None: chosen without masks.
         seed: of the trainings.
         quick: a few steps only, to see that everything works.
+        corrections: masks corrected by hand, a folder or a COCO file; the network learns from them too, and
+            they are among the masks that are written. None: there are none.
     """
 
     images: Path
@@ -72,6 +79,7 @@ class LabelSettings:
     background_score: float | None = None
     seed: int = 0
     quick: bool = False
+    corrections: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,7 @@ class Labelled:
         masks: folder of one indexed PNG per image, named by image id.
         network: `model.safetensors` of the trained network.
         from_tags: masks that the tags' maps gave.
+        corrected: masks that were given.
         from_network: masks of images without tags, which the network gave.
         background_score: of the maps; None where their background is not a constant.
         background_source: "automatic" (chosen without masks) or "fixed" (given).
@@ -112,6 +121,7 @@ class Labelled:
     masks: Path
     network: Path
     from_tags: int
+    corrected: int
     from_network: int
     background_score: float | None
     background_source: str
@@ -130,7 +140,8 @@ def label_recipe(settings: LabelSettings) -> dict[str, Any]:
     """The recipe that labels the folder, as plain data; reads tags, names and headers, no pixels.
 
     Raises:
-        DataError: images, tags, classes or masks are missing or wrong, or the output lies in their way.
+        DataError: images, tags, classes or masks are missing or wrong, the output lies in their way, or it
+            would replace what others wrote.
         RecipeError: an unknown method or refiner, or a background score that nothing would use.
     """
     _check_places(settings)
@@ -139,13 +150,15 @@ def label_recipe(settings: LabelSettings) -> dict[str, Any]:
     ids = tagged_ids(dataset, "train")
     if not ids:
         raise DataError(f"{settings.tags} tags no image of {settings.images}. Add lines for some of them.")
-    section |= _scored(dataset, ids, settings)
+    own = OwnFiles(settings.out, settings.images)
+    own.check([settings.out / RECIPE, settings.out / SUMMARY, *_touched_masks(dataset, settings.out / MASKS)])
+    section |= _scored(dataset, ids, settings, own)
     teacher = public_teacher(settings.method)
     raw = folder_recipe(
         section,
         settings.method,
         FolderFacts(len(ids), sampled_sizes(dataset, ids)),
-        name=f"{dataset.name}-{settings.method}{'-quick' if settings.quick else ''}",
+        name="-".join((dataset.name, settings.method, *_marks(settings))),
         teacher=teacher,
         background_texts=_background_texts(dataset, ids, general=teacher is not None),
         refine=settings.refine,
@@ -154,6 +167,8 @@ def label_recipe(settings: LabelSettings) -> dict[str, Any]:
     )
     if MASKED in section.get("splits", {}):
         raw["evaluation"] = {"maps_split": MASKED}
+    if settings.corrections is not None:
+        raw["corrections"] = {"folder": str(settings.corrections.resolve())}
     return raw
 
 
@@ -170,7 +185,8 @@ def label_folder(settings: LabelSettings, *, progress: Listener | None = None) -
     listener = progress or Silence()
     raw = label_recipe(settings)
     recipe = parse_recipe(raw, "the folder's recipe")
-    write_atomically(settings.out / RECIPE, recipe_text(raw, (HEADING,)).encode())
+    own = OwnFiles(settings.out, settings.images)
+    own.write(settings.out / RECIPE, recipe_text(raw, (HEADING,)).encode())
     runs = settings.out / "runs"
     result = run(recipe, seed=settings.seed, runs=runs, progress=listener)
     places = _folders(recipe, settings.seed, runs)
@@ -180,14 +196,21 @@ def label_folder(settings: LabelSettings, *, progress: Listener | None = None) -
     dataset = open_dataset(recipe.data)
     target = settings.out / MASKS
     report, clock = listener.started("Write masks"), time.perf_counter()
-    rows, counts = _write_masks(dataset, places["pseudo-masks"] / "pseudo_masks", predictions, target, report)
+    touched = _touched_masks(dataset, target)
+    own.claim(touched)
+    given = places.get(CORRECT_MASKS)
+    masks = (given or places["pseudo-masks"]) / PSEUDO_MASKS
+    rows, counts = _write_masks(dataset, masks, predictions, target, report)
+    own.settle(touched)
     listener.finished("Write masks", time.perf_counter() - clock)
     score, source = _background(places, settings)
+    corrected = len(corrected_ids(given)) if given else 0
     labelled = Labelled(
         run_folder=result.folder,
         masks=target,
         network=places["train-segmentation"] / "model.safetensors",
-        from_tags=counts[0],
+        from_tags=counts[0] - corrected,
+        corrected=corrected,
         from_network=counts[1],
         background_score=score,
         background_source=source,
@@ -195,7 +218,7 @@ def label_folder(settings: LabelSettings, *, progress: Listener | None = None) -
         classes=rows,
         scores=result.scores,
     )
-    write_atomically(settings.out / SUMMARY, (json.dumps(labelled.as_dict(), indent=1) + "\n").encode())
+    own.write(settings.out / SUMMARY, (json.dumps(labelled.as_dict(), indent=1) + "\n").encode())
     return labelled
 
 
@@ -207,31 +230,39 @@ def _check_places(settings: LabelSettings) -> None:
             f"The output folder must lie outside the images' folder {settings.images}; got {settings.out}. "
             "Its masks would be taken for images."
         )
-    if settings.masks is not None and settings.masks.resolve() == out / MASKS:
+    made = (out / MASKS).resolve()  # may be a link
+    if settings.images.is_dir() and settings.images.resolve().is_relative_to(made):
         raise DataError(
-            f"New masks are written into {out / MASKS}, which `masks` names as the true ones. Name another "
+            f"New masks are written into {made}, where the images of {settings.images} are. Name another "
             "output folder."
         )
-    recipe, masks = out / RECIPE, out / MASKS
-    if recipe.exists():
-        if not _is_own(recipe):
-            raise DataError(
-                f"{recipe} was not written by `wsss label` and would be replaced. Name another output folder."
-            )
-    elif any(masks.rglob("*.png")):
+    if settings.masks is not None and settings.masks.resolve().is_relative_to(made):
         raise DataError(
-            f"{masks} holds masks that `wsss label` did not write, and they would be replaced. Name another "
-            "output folder."
+            f"New masks are written into {made}, which `masks` names as the true ones. Name another output "
+            "folder."
+        )
+    if settings.corrections is not None and settings.corrections.resolve().is_relative_to(made):
+        raise DataError(
+            f"New masks are written into {made}, where `corrections` are to be read. Copy the masks that you "
+            "correct into a folder of their own."
         )
 
 
-def _is_own(recipe: Path) -> bool:
-    """Whether the recipe begins as `label_folder` writes it."""
-    try:
-        with recipe.open("rb") as file:
-            return file.readline().rstrip() == f"# {HEADING}".encode()
-    except OSError:
-        return False
+def _marks(settings: LabelSettings) -> list[str]:
+    """Runs of the same folder that must not replace each other have names of their own."""
+    marks = {"quick": settings.quick, "corrected": settings.corrections is not None}
+    return [mark for mark, is_so in marks.items() if is_so]
+
+
+def _touched_masks(dataset: Dataset, target: Path) -> tuple[Path, ...]:
+    """All masks that are written, and those there for other images, which are deleted."""
+    written = [target / f"{image_id}.png" for image_id in dataset.ids(ALL)]
+    return tuple(dict.fromkeys((*written, *_visible_masks(target))))
+
+
+def _visible_masks(target: Path) -> list[Path]:
+    """Masks that are there, whoever wrote them; hidden files are what systems and killed processes left."""
+    return [path for path in target.rglob("*.png") if not path.name.startswith(".")]
 
 
 def _section(settings: LabelSettings) -> dict[str, Any]:
@@ -251,17 +282,19 @@ def _section(settings: LabelSettings) -> dict[str, Any]:
     return section
 
 
-def _scored(dataset: Dataset, ids: Sequence[str], settings: LabelSettings) -> dict[str, Any]:
+def _scored(dataset: Dataset, ids: Sequence[str], settings: LabelSettings, own: OwnFiles) -> dict[str, Any]:
     """A list of the images with true masks, where not all have one: scores count all images of a split."""
     everything = dataset.ids(ALL)
     masked = [image_id for image_id in everything if not dataset.missing_masks([image_id])]
     if not 0 < len(masked) < len(everything):
         return {}
-    folder = settings.out / "label-splits"
-    for name, listed in (("train", ids), (MASKED, masked)):
-        write_atomically(folder / f"{name}.txt", ("\n".join(listed) + "\n").encode())
-    lists = {name: str((folder / f"{name}.txt").resolve()) for name in ("train", MASKED)}
-    return {"splits": lists, "val_split": MASKED}
+    lists = {"train": ids, MASKED: masked}
+    places = {name: settings.out / SPLITS / f"{name}.txt" for name in lists}
+    own.claim(places.values())
+    for name, path in places.items():
+        write_atomically(path, ("\n".join(lists[name]) + "\n").encode())
+    own.settle(places.values())
+    return {"splits": {name: str(path.resolve()) for name, path in places.items()}, "val_split": MASKED}
 
 
 def _background_texts(
@@ -327,8 +360,9 @@ def _make_room(target: Path, paths: Collection[Path]) -> None:
     for folder in {path.parent for path in paths}:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-    for path in [path for path in target.rglob("*.png") if path not in paths]:
-        path.unlink()
+    for path in _visible_masks(target):
+        if path not in paths:
+            path.unlink()
 
 
 def _background(places: Mapping[str, Path], settings: LabelSettings) -> tuple[float | None, str]:
@@ -338,15 +372,10 @@ def _background(places: Mapping[str, Path], settings: LabelSettings) -> tuple[fl
     name = "choose-score-maps"
     if settings.refine:  # a refiner without background has its maps' score chosen at the end
         last = [place for place in places if place.startswith("choose-score-refined")][-1]
-        chosen = _chosen(places[last])
+        chosen = chosen_score(places[last])
         if chosen is not None:
             return chosen, "automatic"
-    return _chosen(places[name]), "automatic"
-
-
-def _chosen(folder: Path) -> float | None:
-    value = json.loads((folder / CHOSEN).read_text(encoding="utf-8"))["value"]
-    return None if value is None else float(value)
+    return chosen_score(places[name]), "automatic"
 
 
 def _oracle(scores: Mapping[str, Any]) -> float | None:

@@ -3,7 +3,8 @@
 An archive holds `results/VOC2012/Segmentation/comp5_test_cls/<id>.png` for every image of the test list
 (comp6 where other data than VOC's were learned from): 8-bit indexed PNG files with the VOC palette, of the
 images' sizes, with values 0-20 only. The server takes few archives a week, so everything is checked before
-one is written, and again on demand. Nothing is ever extracted.
+one is written, and again on demand. Nothing is ever extracted, and an archive that unpacks to far more than
+masks of VOC's images can take is refused before it fills the memory or takes its time.
 
 Source:
     The PASCAL VOC 2012 development kit, section on results files for segmentation.
@@ -13,13 +14,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
@@ -36,14 +37,20 @@ from wsss.training.checkpoint import atomic_path
 TEST_IMAGES: Final = 1_456
 OWN_DATA, EXTERNAL_DATA = "comp5", "comp6"
 
+MOST_HEADERS: Final = 4_000  # an entry has one, or two where its name is long; 1,456 masks need fewer
+LARGEST_NOTE: Final = 1 << 12  # bytes of a header that only says more of the next entry
+MOST_BYTES: Final = (
+    1 << 29
+)  # of an unpacked archive; 1,456 masks of 500 x 500 pixels take 0.37 GB uncompressed
+LARGEST_FILE: Final = 1 << 20  # bytes of a mask; one of VOC's largest images takes 0.25 MB uncompressed
+LARGEST_MASK: Final = 1 << 20  # pixels; VOC's largest images have a quarter of that
+
 _FOLDER: Final = "results/VOC2012/Segmentation/{}_test_cls"
 _PLACE: Final = re.compile(r"results/VOC2012/Segmentation/(comp[56])_test_cls/([A-Za-z0-9_-]+)\.png")
-_LARGEST_FILE: Final = 16 << 20  # bytes; masks of VOC take some kB
 _PIECE: Final = 1 << 20
-_LARGEST_MASK: Final = 16 << 20  # pixels
+_MOST_ENDS: Final = 100  # times that the end is read
 _NUM_CLASSES: Final = len(VOC_CLASSES) + 1
 _INDEXED: Final = (8, 3)  # bit depth and colour type of the PNG specification
-_DAMAGE: Final = (tarfile.TarError, OSError, EOFError, zlib.error)
 
 Sizes = Mapping[str, tuple[int, int]]
 """(height, width) of every image of the test list, by id."""
@@ -172,16 +179,24 @@ def check_submission(archive: Path, sizes: Sizes | None = None) -> Submission:
     found: dict[str, str] = {}
     problems: list[str] = []
     try:
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                problem = _member_problem(tar, member, found, sizes)
-                if problem is not None:
-                    problems.append(problem)
+        with gzip.open(archive) as unpacked:
+            stream: Any = _Bounded(unpacked)
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_header_class()) as tar:  # forwards only
+                for member in tar:
+                    problem = _member_problem(tar, member, found, sizes)
+                    if problem is not None:
+                        problems.append(problem)
             while stream.read(_PIECE):  # up to the checksum, which comes last
                 pass
-    except _DAMAGE as error:
+    except _TooMuchError as error:
         raise DataError(
-            f"Archive {archive} is no complete tar.gz file ({error}). Write it again with `wsss submission`."
+            f"Archive {archive} must hold masks of VOC's {TEST_IMAGES:,} test images and no more: {error}. "
+            "Write it again with `wsss submission`."
+        ) from error
+    except Exception as error:  # decoders raise almost anything on damaged files
+        raise DataError(
+            f"Archive {archive} is no complete tar.gz file ({type(error).__name__}: {error}). Write it again "
+            "with `wsss submission`."
         ) from error
     competitions = sorted(set(found.values()))
     if len(competitions) != 1:
@@ -190,6 +205,53 @@ def check_submission(archive: Path, sizes: Sizes | None = None) -> Submission:
         problems += [f"{image_id}.png is missing" for image_id in sorted(sizes.keys() - found.keys())]
     _raise(problems, f"Archive {archive} can't be submitted")
     return Submission(competitions[0], len(found), is_compared=sizes is not None)
+
+
+class _TooMuchError(Exception):
+    """An archive holds more than masks of VOC's test images can take."""
+
+
+class _Bounded:
+    """What a file unpacks to, up to `MOST_BYTES`.
+
+    Args:
+        file: gives the unpacked bytes.
+    """
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file, self._left, self._ends = file, MOST_BYTES, 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        found = self._file.read(size)
+        self._left -= len(found)
+        if self._left < 0:
+            raise _TooMuchError(f"it unpacks to more than {MOST_BYTES:,} bytes")
+        self._ends += not found
+        if self._ends > _MOST_ENDS:  # whoever skips an entry that promises more than there is reads on and on
+            raise EOFError("an entry ends too early")
+        return found
+
+
+def _header_class() -> type[tarfile.TarInfo]:
+    """Reads headers, and refuses one too many, or what is far too large for a mask before it is unpacked."""
+    seen = itertools.count(1)
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, *arguments: Any, **named: Any) -> Any:
+            header = super().frombuf(*arguments, **named)
+            if next(seen) > MOST_HEADERS:
+                raise _TooMuchError(f"it has more than {MOST_HEADERS:,} entries")
+            is_note = header.type not in tarfile.REGULAR_TYPES  # nor do links and folders hold anything
+            if not 0 <= header.size <= (LARGEST_NOTE if is_note else LARGEST_FILE):
+                what = "its header" if is_note else "a mask"
+                raise _TooMuchError(
+                    f"{header.name[:100]!r} is far too large for {what} ({header.size:,} bytes)"
+                )
+            return header
+
+    return Header
 
 
 def _member_problem(
@@ -202,7 +264,7 @@ def _member_problem(
         is_above = name in ("", ".") or any(part.startswith(f"{name.rstrip('/')}/") for part in parts)
         return None if is_above else f"folder {name!r} has no place there"
     place = _PLACE.fullmatch(name)
-    if place is None or not member.isreg():
+    if place is None or not member.isreg() or member.issparse():
         return f"entry {name!r} is no mask in {_FOLDER.format('comp5')}"
     competition, image_id = place.groups()
     if image_id in found:
@@ -210,7 +272,8 @@ def _member_problem(
     found[image_id] = competition
     if sizes is not None and image_id not in sizes:
         return f"{image_id} is not on the test list"
-    stream = tar.extractfile(member) if member.size <= _LARGEST_FILE else None
+    # the size in the header was looked at already, but a second header may give another
+    stream = tar.extractfile(member) if 0 <= member.size <= LARGEST_FILE else None
     if stream is None:
         return f"{image_id}.png is far too large for a mask ({member.size:,} bytes)"
     return _file_problem(f"{image_id}.png", stream.read(), sizes[image_id] if sizes is not None else None)
@@ -222,7 +285,7 @@ def _file_problem(name: str, content: bytes, size: tuple[int, int] | None) -> st
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             if tuple(content[24:26]) != _INDEXED:
                 return f"{name} is no 8-bit indexed PNG"
-            if image.width * image.height > _LARGEST_MASK:
+            if image.width * image.height > LARGEST_MASK:
                 return f"{name} is far too large for a mask ({image.height} x {image.width} pixels)"
             mask = np.array(image)
             palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)[:_NUM_CLASSES]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ from wsss.activation.seeds import choose_background_score, pseudo_mask
 from wsss.activation.store import MapStore
 from wsss.data import DataConfig, WithoutMasks, open_dataset, tagged_ids
 from wsss.data.masks_png import read_mask
-from wsss.engine.corrections import CORRECTED
-from wsss.engine.map_work import CHOSEN
+from wsss.engine.chosen_score import chosen_score
+from wsss.engine.corrections import corrected_ids
 from wsss.engine.run import read_run
 from wsss.errors import DataError, StageError
 from wsss.review.signals import Mask
+from wsss.types import ActivationMaps
 
 SAME: Final = ("name", "data_version", "train_split", "class_names")
 """Facts of run.json's `data` that runs of one review share."""
@@ -75,8 +76,7 @@ class ReviewedRun:
     def background_score(self) -> float | None:
         """Constant score of class 0 behind the masks; None where the maps have a background of their own."""
         if self.masks is not None:
-            chosen = json.loads((self.masks.parent / CHOSEN).read_text(encoding="utf-8"))["value"]
-            return None if chosen is None else float(chosen)
+            return chosen_score(self.masks.parent)
         if self.last_maps.read(self.tagged[0], full_size=False).background is not None:
             return None
         return choose_background_score(self.last_maps, self.tagged, self.dataset).value
@@ -94,8 +94,30 @@ class ReviewedRun:
         """The pseudo mask of an image."""
         if self.masks is not None:
             return read_mask(self.masks / f"{image_id}.png")
-        made: Mask = pseudo_mask(self.last_maps.read(image_id), self.background_score).numpy()
+        made: Mask = pseudo_mask(self.read_maps(self.last_maps, image_id), self.background_score).numpy()
         return made
+
+    def read_maps(
+        self, store: MapStore, image_id: str, image_size: tuple[int, int] | None = None
+    ) -> ActivationMaps:
+        """Full-size maps of an image.
+
+        Args:
+            store: `maps` or `refined`.
+            image_id: which image.
+            image_size: (height, width) that the image has; None: it is not known here.
+
+        Raises:
+            DataError: they are missing or damaged, of another size, or of classes that the data lack.
+        """
+        maps = store.read(image_id, image_size=image_size)
+        highest = int(maps.class_ids.max()) if len(maps.class_ids) else 0
+        if highest >= len(self.class_names):
+            raise DataError(
+                f"{store.path(image_id)} must hold maps of the classes 1-{len(self.class_names) - 1}; got "
+                f"{highest}. Delete the file and run the recipe again to remake it."
+            )
+        return maps
 
     def identity(self) -> list[str]:
         """What decides the signals that this run gives: the folders of its stages, named by fingerprints."""
@@ -145,7 +167,6 @@ def open_run(folder: Path) -> ReviewedRun:
     refined = [place for name, place in stages.items() if name.startswith("refine-")]
     made = stages.get("pseudo-masks")
     corrected = stages.get("correct-masks")
-    ids = json.loads((corrected / CORRECTED).read_text(encoding="utf-8")) if corrected else ()
     return ReviewedRun(
         folder=folder,
         record=record,
@@ -153,7 +174,7 @@ def open_run(folder: Path) -> ReviewedRun:
         maps=MapStore(stages["activate"] / "maps"),
         refined=MapStore(refined[-1] / "maps") if refined else None,
         masks=None if made is None else made / "pseudo_masks",
-        corrected=frozenset(ids),
+        corrected=corrected_ids(corrected) if corrected else frozenset(),
     )
 
 
@@ -164,18 +185,35 @@ def per_scale(store: MapStore, image_id: str) -> tuple[list[Tensor], Tensor]:
         For each scale the cams of the present classes, (M, h_s, w_s); the M classes.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is missing or damaged.
     """
     path = store.path(image_id)
+    if not path.is_file():
+        raise DataError(
+            f"There are no maps of {image_id} in {store.folder}. Delete the folder "
+            f"{store.folder.parent.name} and run the recipe again."
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             names = sorted((name for name in file.files if name.startswith("scale_")), key=_number)
-            scales = [torch.from_numpy(file[name]).float() for name in names]
-            return scales, torch.from_numpy(file["class_ids"].astype(np.int64))
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
+            scales, class_ids = [file[name] for name in names], file["class_ids"]
+            _check_scales(scales, class_ids)
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError) as error:
         raise DataError(
             f"{path} is no whole maps file ({error}). Delete it and run the recipe again to remake it."
         ) from error
+    return [torch.from_numpy(cams).float() for cams in scales], torch.from_numpy(class_ids.astype(np.int64))
+
+
+def _check_scales(scales: Sequence[Any], class_ids: Any) -> None:
+    """Raise `ValueError` unless each scale is (M, h, w) floats with cells, and there are M class ids."""
+    if not isinstance(class_ids, np.ndarray) or class_ids.dtype.kind not in "iu" or class_ids.ndim != 1:
+        raise ValueError("`class_ids` must be integers on one axis")
+    for cams in scales:
+        if not isinstance(cams, np.ndarray) or cams.dtype.kind != "f" or cams.ndim != 3:
+            raise ValueError("each scale must have 3 axes of floats")
+        if len(cams) != len(class_ids) or 0 in cams.shape[1:]:
+            raise ValueError(f"each scale must be ({len(class_ids)}, h, w); got {cams.shape}")
 
 
 def _open_data(folder: Path, record: Mapping[str, Any]) -> WithoutMasks:

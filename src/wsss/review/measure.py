@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from wsss.errors import DataError
 from wsss.review.inputs import ReviewedRun, per_scale
@@ -22,6 +24,7 @@ from wsss.review.signals import (
     unusual_sizes,
 )
 from wsss.training.journal import Journal, Progress, read_journal
+from wsss.types import IGNORE
 
 VERSION: Final = 1  # raised where signals are measured in another way
 
@@ -56,14 +59,15 @@ def measure(
         DataError: maps or masks are missing or damaged, or belong to an image of another size.
     """
     identity = _identity(runs)
-    lines = read_journal(journal)
+    lines = _lines(journal)
     if not lines or lines[0].get("runs") != identity:
         journal.unlink(missing_ok=True)
         lines = []
     writer = Journal(journal)
     if not lines:
         writer.write({"runs": identity})
-    known = {str(line["image_id"]): line for line in lines[1:]}
+    wanted = set(ids)
+    known = {line["image_id"]: line for line in lines[1:] if _is_whole(line, wanted, runs[0])}
     for done, image_id in enumerate(ids, start=1):
         if image_id not in known:
             known[image_id] = {"image_id": image_id, **measure_image(runs, image_id)}
@@ -73,32 +77,91 @@ def measure(
     return {image_id: _measured(known[image_id]) for image_id in ids}
 
 
+def _lines(journal: Path) -> list[dict[str, Any]]:
+    """What was measured before; nothing where the file is damaged."""
+    try:
+        return read_journal(journal)
+    except (ValueError, RecursionError):
+        return []
+
+
+class _Line(BaseModel):
+    """One image's line of the journal."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    image_id: str
+    foreground: FiniteFloat
+    shares: dict[str, FiniteFloat]
+    signals: dict[str, FiniteFloat | None]
+
+
+def _is_whole(line: dict[str, Any], wanted: Collection[str], run: ReviewedRun) -> bool:
+    """Whether a line is as it was written, and of a wanted image; others are measured again."""
+    try:
+        found = _Line.model_validate(line)
+        return found.image_id in wanted and list(found.shares) == [str(t) for t in run.tags(found.image_id)]
+    except ValidationError:
+        return False
+
+
 def measure_image(runs: Sequence[ReviewedRun], image_id: str) -> dict[str, Any]:
     """Signals of one image as plain data."""
     run = runs[0]
-    tags, mask = run.tags(image_id), run.mask(image_id)
-    sample = run.dataset.sample(image_id)
-    size = sample.image.shape[:2]
-    if mask.shape != size:
-        raise DataError(
-            f"The pseudo mask of {image_id} is {mask.shape[0]} x {mask.shape[1]} (height x width), its image "
-            f"{size[0]} x {size[1]}. Run the recipe again."
-        )
+    tags, sample = run.tags(image_id), run.dataset.sample(image_id)
+    size = sample.image.shape[0], sample.image.shape[1]
+    mask, *opinions = (checked_mask(each, image_id, size) for each in runs)
     found = mask_signals(mask, tags, sample.image)
     others: dict[str, float | None] = {
         "scales": disagreement(mask, _scale_masks(run, image_id, mask), tags),
-        "refinement": disagreement(mask, _unrefined(run, image_id), tags),
-        "methods": disagreement(mask, [other.mask(image_id) for other in runs[1:]], tags),
+        "refinement": disagreement(mask, _unrefined(run, image_id, size), tags),
+        "methods": disagreement(mask, opinions, tags),
     }
     return {
         "foreground": found.pop("foreground"),
         "shares": {str(tag): class_share(mask, tag) for tag in tags},
         "signals": {
             **found,
-            "mixed": mixed_tags(mask, run.last_maps.read(image_id, image_size=size)),
+            "mixed": mixed_tags(mask, run.read_maps(run.last_maps, image_id, size)),
             **others,
         },
     }
+
+
+def checked_mask(run: ReviewedRun, image_id: str, size: tuple[int, int]) -> Mask:
+    """The pseudo mask of an image.
+
+    Args:
+        run: whose mask.
+        image_id: which image.
+        size: (height, width) of the image.
+
+    Raises:
+        DataError: it is missing or damaged, has another size, or holds what is no class.
+    """
+    stage = run.maps.folder.parent if run.masks is None else run.masks.parent
+    mend = f"Delete the folder {stage.name} and run the recipe again."
+    try:
+        mask = run.mask(image_id)
+    except DataError as error:
+        if run.masks is None:
+            raise
+        raise DataError(
+            f"The pseudo mask of {image_id} in {run.folder} is missing, damaged or none of class numbers. "
+            f"{mend}"
+        ) from error
+    if mask.shape != size:
+        raise DataError(
+            f"The pseudo mask of {image_id} in {run.folder} is {mask.shape[0]} x {mask.shape[1]} (height x "
+            f"width), its image {size[0]} x {size[1]}. {mend}"
+        )
+    highest = int(mask[mask != IGNORE].max(initial=0))
+    if highest >= len(run.class_names):
+        raise DataError(
+            f"The pseudo mask of {image_id} in {run.folder} must hold 0-{len(run.class_names) - 1} and "
+            f"{IGNORE}; got {highest}. {mend}"
+        )
+    return mask
 
 
 def all_signals(measured: dict[str, Measured]) -> dict[str, Signals]:
@@ -116,10 +179,10 @@ def _scale_masks(run: ReviewedRun, image_id: str, mask: Mask) -> list[Mask]:
     return scale_masks(scales, class_ids, (height, width), score) if len(scales) > 1 else []
 
 
-def _unrefined(run: ReviewedRun, image_id: str) -> list[Mask]:
+def _unrefined(run: ReviewedRun, image_id: str, size: tuple[int, int]) -> list[Mask]:
     if run.refined is None:
         return []
-    return [run.maps.read(image_id).to_mask(run.unrefined_score).numpy()]
+    return [run.read_maps(run.maps, image_id, size).to_mask(run.unrefined_score).numpy()]
 
 
 def _identity(runs: Sequence[ReviewedRun]) -> str:

@@ -26,6 +26,8 @@ from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
 
 JOURNAL: Final = "signals.jsonl"
+PAGE, *RANKINGS = ("index.html", "ranking.json", "ranking.csv")
+_START: Final = b'{"runs": '  # of a journal
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,14 @@ def review(
         runs: folders of finished runs of the same data; the first one's masks are ranked, the others are
             second opinions.
         top: most images on the page; fewer where it would become too large.
-        out: folder for `index.html`, `ranking.csv` and `ranking.json`, replaced where they exist, and
-            `signals.jsonl`, which an interrupted review goes on from.
+        out: folder for `index.html`, `ranking.csv` and `ranking.json`, replaced where an earlier review wrote
+            them, and `signals.jsonl`, which an interrupted review goes on from.
         progress: told after each image.
 
     Raises:
         StageError: a folder holds no finished run with maps.
-        DataError: runs of different data, nothing to review, or files that can't be read.
+        DataError: runs of different data, nothing to review, files that can't be read, or a folder `out` with
+            files of the same names that no review wrote.
     """
     if top < 1:
         raise DataError(f"`top` must be at least 1; got {top}. Say how many images the page shall show.")
@@ -106,14 +109,29 @@ def review(
     ids = [image_id for image_id in run.tagged if image_id not in run.corrected]
     if not ids:
         raise DataError(f"All masks of {run.folder} were corrected already. There is nothing to review.")
+    _check_out(out)
     out.mkdir(parents=True, exist_ok=True)
     measured = measure(opened, ids, out / JOURNAL, progress)
     suspects = _suspects(run, measured)
     page, shown = render(opened, suspects[:top], len(suspects))
-    write_atomically(out / "ranking.json", _json(opened, suspects).encode())
-    write_atomically(out / "ranking.csv", _csv(suspects).encode())
-    write_atomically(out / "index.html", page.encode())
-    return Review(out / "index.html", suspects, shown)
+    for name, text in zip((*RANKINGS, PAGE), (_json(opened, suspects), _csv(suspects), page), strict=True):
+        write_atomically(out / name, text.encode())
+    return Review(out / PAGE, suspects, shown)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder whose files are to be replaced and are not of a review: that has its journal there."""
+    journal = out / JOURNAL
+    if journal.is_file():
+        with journal.open("rb") as file:
+            start = file.read(len(_START))
+        others = [] if _START.startswith(start) else [journal]  # perhaps cut short by a killed process
+    else:
+        others = [path for path in (journal, *(out / name for name in (PAGE, *RANKINGS))) if path.exists()]
+    if others:
+        raise DataError(
+            f"{others[0]} was not written by `wsss review` and would be replaced. Name another output folder."
+        )
 
 
 def _suspects(run: ReviewedRun, measured: dict[str, Measured]) -> tuple[Suspect, ...]:
