@@ -27,7 +27,11 @@ MAP_EPSILON: Final = 1e-5  # added to the per-class maximum before dividing (IRN
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a method or refiner was published."""
+    """Where a method or refiner was published.
+
+    Args:
+        venue: empty: a method of this project, in no paper; `url` is then of what it builds on.
+    """
 
     title: str
     venue: str

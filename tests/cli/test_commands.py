@@ -16,6 +16,7 @@ from tiny_recipe import CAM_RECIPE, training, write_recipe
 from wsss.cli import runs as run_commands
 from wsss.cli.main import app
 from wsss.cli.runs import parse_seeds
+from wsss.data.masks_png import write_mask
 from wsss.errors import CollapseError, RecipeError
 from wsss.models.offline import is_offline, set_offline
 
@@ -150,6 +151,18 @@ def test_lists_and_descriptions():
     assert "Preset camera_ready" in described
 
 
+def test_a_method_of_this_project_is_not_listed_as_the_paper_that_it_builds_on():
+    listed = plain(call("list", "methods").stdout)
+    assert listed.count("ACM MM 2023") == 1  # QA-CLIMS
+    assert "QA-CLIMS with saliency as feedback of pixels (a method of this project, in no paper)" in listed
+    shown = plain(call("show", "methods/qa_clims_saliency").stdout)
+    assert shown.startswith(
+        "qa_clims_saliency: QA-CLIMS with saliency as feedback of pixels (a method of this"
+    )
+    assert "project, in no paper) Builds on https://arxiv.org/abs/2401.09883 QA-CLIMS, whose maps" in shown
+    assert "CVI-SZU" not in shown
+
+
 def test_a_shown_recipe_is_complete_and_runs_as_it_is(tmp_path: Path):
     shown = call("show", "scenes/clims", "--set", "method.reg_weight=7")
     path = tmp_path / "shown.yaml"
@@ -191,6 +204,32 @@ def test_one_stage_at_a_time(place: Path):
     assert "maps" in result.stdout
     assert call("refine", place / "cam.yaml", "--runs", runs).exit_code == 2  # the recipe refines nothing
     assert call("evaluate", place / "cam.yaml", "--seed", "5", "--runs", runs).exit_code == 0
+
+
+def test_a_changed_run_of_a_recipe_with_a_name_never_replaces_another(tmp_path: Path):
+    runs, given = tmp_path / "runs", tmp_path / "corrected"
+    write_mask(given / "w7_train_00001.png", np.zeros((64, 64), np.uint8))
+    recipe = write_recipe(tmp_path / "recipe.yaml", CAM_RECIPE, name="photos-cam", training=training(1))
+    plain_run = ("run", recipe, "--runs", runs, "--until", "data", "--no-estimate")
+    assert call(*plain_run).exit_code == 0
+    folder = runs / "photos-cam-seed0"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for changes in (
+        ("--set", "training.epochs=2"),
+        ("--set", "training.epochs=3"),
+        ("--corrections", given),
+    ):
+        ran = call(*plain_run, *changes)
+        assert ran.exit_code == 0, ran.stderr
+        assert f"{runs}/photos-cam+" in plain(ran.stdout)
+    found = {path.name for path in runs.glob("photos-cam*")}
+    assert len(found) == 4
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    corrected = [path for path in runs.glob("*/recipe.yaml") if f"folder: {given}" in path.read_text()]
+    assert len(corrected) == 1
+    again = call("run", corrected[0], *plain_run[2:])  # resumed from its run folder, it stays there
+    assert again.exit_code == 0, again.stderr
+    assert {path.name for path in runs.glob("photos-cam*")} == found
 
 
 def test_anybodys_masks_are_scored(tmp_path: Path):

@@ -96,6 +96,30 @@ def test_a_generated_data_set_needs_no_files():
     assert result.exit_code == 0, result.stdout
 
 
+def test_a_missing_data_set_hides_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)  # nothing of VOC, no weights
+    missing = ["method.backbone_weights=own.pth", f"data.root={tmp_path / 'nowhere'}"]
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(load_recipe("voc12/clims", missing).to_yaml())
+    result = call("doctor", recipe, "--json")
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert document["ok"] is False
+    first, *others = document["findings"]
+    assert (first["level"], first["code"]) == ("error", "no-data")
+    assert str(tmp_path / "nowhere") in first["what"]
+    assert "missing-weights" in {finding["code"] for finding in others}
+    assert document["facts"]["images"] == 0
+    assert document["estimate"] is document["proposal"] is None
+    assert document["machine"]["free_disk_bytes"] > 0
+    assert document["method"] == "clims"
+    shown = call("doctor", recipe)
+    assert shown.exit_code == 2
+    text = plain(shown.stdout)
+    assert text.index("error no-data: ") < text.index("error missing-weights") < text.index("Device: ")
+    assert "There is no data folder" not in shown.stderr
+
+
 def test_a_target_that_is_not_there():
     result = call("doctor", "nowhere")
     assert result.exit_code == 2

@@ -46,6 +46,36 @@ def test_a_run_becomes_a_model_folder_and_an_onnx_file(tmp_path: Path) -> None:
     assert (tmp_path / "model.onnx").is_file()
 
 
+@pytest.mark.parametrize(
+    ("name", "reads", "example"),
+    [
+        ("coco", "open_masks", "masks.json"),
+        ("label-studio", "open_masks", "tasks.json"),
+        ("cvat", "open_masks", "masks.xml"),
+        ("onnx", "load_model", "model.onnx"),
+    ],
+)
+def test_a_target_that_can_be_no_file_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reads: str, example: str
+) -> None:
+    def work(*given: object, **settings: object) -> None:
+        raise AssertionError("something was read")
+
+    for place in ("mask_source.open_masks", "model_folder.load_model"):
+        if place.endswith(reads):
+            monkeypatch.setattr(f"wsss.export.{place}", work)
+    folder, file = tmp_path / "there", tmp_path / "file.txt"
+    folder.mkdir()
+    file.write_text("kept")
+    for out, message in (
+        (folder, f"{folder} is a folder. Name a file, as in {folder / example}."),
+        (file / "below" / "x.json", f"since {file} is a file. Name a file in a folder."),
+    ):
+        refused = call("export", name, tmp_path / "masks", "--out", out)
+        assert (refused.exit_code, message in plain(refused.stderr)) == (2, True), refused.output
+    assert (file.read_text(), list(folder.iterdir())) == ("kept", [])
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     source = mask_folder(tmp_path)
     model = small_model().save_pretrained(tmp_path / "model")

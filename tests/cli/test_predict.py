@@ -71,6 +71,8 @@ def test_mistakes_are_named(model: Path, photos: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ((tmp_path, photos, "--out", tmp_path / "out"), "holds no segmentation model"),
         ((model, tmp_path / "none*.jpg", "--out", tmp_path / "out"), "image matches"),
+        ((model, "nosuch", "--out", tmp_path / "out"), "no image, folder or list nosuch. Correct the path"),
+        ((model, photos, "--out", tmp_path / "out", "--coco", photos), "is a folder. Name a file"),
         ((model, photos, "--out", photos), "would replace an image"),
         ((model, photos, "--out", tmp_path / "out", "--scales", "1,x"), "takes numbers separated by commas"),
         ((model, photos, "--out", tmp_path / "out", "--scales", "nan"), "`--scales` can't be"),

@@ -189,7 +189,7 @@ def test_refining_takes_training_labels_and_each_image_once(tmp_path: Path, stea
     handling = 12 * 64**2 * estimating.SECONDS_PER_PIXEL
     loading = 3 * 4 * 64**2 * estimating.SECONDS_PER_PIXEL
     trained = 3 * 0.01 + loading  # 3 steps of 4 images
-    for title in ("(psa)", "(irn)"):
+    for title in ("maps (psa)", "maps (irn)"):
         assert seconds(found, title) == pytest.approx(handling + trained + 2 * 12 * 0.01 / cores)
     assert seconds(found, "maps (dense_crf)") == pytest.approx(handling + 12 * 0.01 / cores)
 

@@ -50,6 +50,46 @@ def test_a_wrong_key_or_value_is_named_with_its_file_and_the_nearest_valid_one(p
         load_recipe(path, [override])
 
 
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A recipe with a name of its own, as `wsss label` and `wsss doctor` write them."""
+    return write_recipe(tmp_path / "recipe.yaml", CAM_RECIPE, name="photos-cam")
+
+
+def test_overrides_mark_the_own_name_of_a_file_as_they_mark_that_of_its_place(own: Path, path: Path):
+    one, two = ["training.epochs=1"], ["training.epochs=2", 'corrections.folder="corrected"']
+    assert load_recipe(own).name == "photos-cam"
+    names = [load_recipe(own, overrides).name for overrides in (one, two, two[::-1], two[1:])]
+    assert all(name.startswith("photos-cam+") for name in names)
+    assert len(set(names)) == 3
+    assert names[1] == names[2]  # their order says nothing
+    mark = load_recipe(path, one).name.removeprefix("tiny")
+    assert names[0] == f"photos-cam{mark}"
+
+
+def test_a_name_that_is_overridden_itself_has_no_mark(own: Path, path: Path):
+    for file in (own, path):
+        assert load_recipe(file, [" name =mine", "training.epochs=1"]).name == "mine"
+    with pytest.raises(RecipeError, match=r"`name` in .* is wrong"):
+        load_recipe(own, ["name=[1]"])
+
+
+def test_the_recipe_of_a_run_folder_keeps_the_name_of_its_run(own: Path, tmp_path: Path):
+    folder = tmp_path / "runs" / "some-seed0"
+    folder.mkdir(parents=True)
+    for recipe in (load_recipe(own), load_recipe(own, ["training.epochs=1"]), load_recipe("scenes/cam")):
+        (folder / "recipe.yaml").write_text(recipe.to_yaml())
+        assert load_recipe(folder / "recipe.yaml").name == recipe.name
+
+
+@pytest.mark.parametrize("name", ["5", "null", "[a]"])
+def test_a_name_that_is_no_text_is_refused_with_and_without_overrides(path: Path, name: str):
+    path.write_text(f"name: {name}\n{path.read_text()}")
+    for overrides in ([], ["training.epochs=1"]):
+        with pytest.raises(RecipeError, match=r"`name` in .* is wrong"):
+            load_recipe(path, overrides)
+
+
 def test_a_missing_data_section_is_named(tmp_path: Path):
     path = write_recipe(tmp_path / "r.yaml", {"method": CAM, "training": training(1)})
     with pytest.raises(RecipeError, match=r"Section `data` is missing in .*r.yaml"):

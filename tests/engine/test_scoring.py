@@ -24,6 +24,7 @@ from wsss.engine.recipe import Recipe, load_recipe
 from wsss.engine.run import RunResult, read_run, run
 from wsss.engine.stages import Stage, Workspace
 from wsss.errors import DataError
+from wsss.report.passports import stage_title
 from wsss.report.runs import read_reported
 from wsss.report.score_table import score_table
 
@@ -98,7 +99,10 @@ def test_other_pixels_of_the_same_file_size_redo_everything(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("split", "words"),
     [
-        ("train", r"Maps of split train .* 2 of its 12 .* first .*{first}.* `evaluation\.maps_split`"),
+        (
+            "train",
+            r"Maps and pseudo masks of split train .* 2 of its 12 .*{first}.* `evaluation\.maps_split`",
+        ),
         ("val", r"Predicted masks of split val .* 2 of its 6 .* first .*{first}.* `data\.val_split`"),
     ],
 )
@@ -154,6 +158,41 @@ def test_supervised_training_needs_every_mask_before_it_begins(tree: Path, kept:
         mask_path(tree, "train", gone).unlink()
     with pytest.raises(DataError, match=words):
         planned(tree, supervised=True)
+
+
+def notes_without_masks(tree: Path, out: Path, **changes: Any) -> list[str]:
+    """What a run says when each of its stages is scored, and nothing can be."""
+    recipe = loaded(tree, **changes)
+    place = workspace(recipe)
+    recorded = [
+        stage.work(out, place, lambda done, total, note: None)
+        for stage in plan(recipe, 0, place)
+        if stage.scores
+    ]
+    assert len(recorded) > 2
+    assert all(facts and facts["skipped"] for facts in recorded)  # each stage's own record says it
+    assert not list(out.glob("*"))
+    return list(place.listener.notes)  # type: ignore[attr-defined]
+
+
+def test_missing_masks_are_told_once_and_not_by_each_stage(tree: Path, tmp_path: Path) -> None:
+    (tree / "SegmentationClass").rename(tmp_path / "elsewhere")
+    out, crf = tmp_path / "scored", [{"name": "dense_crf"}]
+    (note,) = notes_without_masks(tree, out, refine=crf)
+    assert note == (
+        "Splits train and val of tree have no masks, so maps, pseudo masks and predicted masks are not "
+        "scored."
+    )
+    (note,) = notes_without_masks(tree, out, evaluation={"maps_split": "val"})
+    assert note == "Split val of tree has no masks, so maps, pseudo masks and predicted masks are not scored."
+    (note,) = notes_without_masks(tree, out, segmentation=None, refine=crf)
+    assert note == "Split train of tree has no masks, so maps and pseudo masks are not scored."
+
+
+def test_scored_stages_have_the_words_of_the_report() -> None:
+    stages = ("maps", "words", "refined-dense_crf", "refined-irn-2", "pseudo_masks", *scoring.PREDICTED)
+    titles = [stage_title(stage) for stage in stages]
+    assert [scoring.scored_words(stage) for stage in stages] == [t[0].lower() + t[1:] for t in titles]
 
 
 def test_a_split_without_tags_is_said_to_have_none(tree: Path, tmp_path: Path) -> None:
@@ -216,7 +255,7 @@ def test_both_scores_are_measured_and_a_second_run_skips_them(refined: RunResult
     listener = Recorder()
     run(refined.folder / "recipe.yaml", runs=refined.folder.parent, progress=listener)
     assert listener.started_titles == []
-    assert "Score segmentation crf on val" in listener.skipped_titles
+    assert "Score segmentation + CRF on val" in listener.skipped_titles
 
 
 def test_both_scores_stand_in_the_tables(refined: RunResult, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,12 +22,16 @@ from wsss.training.checkpoint import save_state
 NAMES = ["background", "cat", "dining table", "Zähler <&>"]
 
 
-def run_of(tmp_path: Path, *, supervision: str = "I+L", **recipe: Any) -> Path:
+SCORES = {
+    "pseudo_masks": {"fixed": [[[30, 10], [5, 55]]]},
+    "segmentation": {"none": [[[40, 10], [10, 40]]]},
+}
+
+
+def run_of(
+    tmp_path: Path, *, supervision: str = "I+L", scores: dict[str, Any] = SCORES, **recipe: Any
+) -> Path:
     """A made-up finished run whose network is small and random."""
-    scores = {
-        "pseudo_masks": {"fixed": [[[30, 10], [5, 55]]]},
-        "segmentation": {"none": [[[40, 10], [10, 40]]]},
-    }
     run = made_up_run(tmp_path / "runs", "scenes/clims", 0, scores, supervision=supervision, method="clims")
     config = SegmentationConfig(preset="scenes")
     folder = tmp_path / "runs" / "stages" / "train-segmentation-1"
@@ -41,7 +45,8 @@ def run_of(tmp_path: Path, *, supervision: str = "I+L", **recipe: Any) -> Path:
     record["recipe"]["about"]["paper"] = "CLIMS"
     record["weights"] = {"teacher": "a" * 64, "backbone": "b" * 64, "trained teacher": "c" * 64}
     record["data"]["class_names"] = NAMES
-    record["stages"].append({**record["stages"][0], "name": "train-segmentation", "scores": None})
+    like = {"seconds": 1.0, "title": "", "commit": "", "hardware": "", **(record["stages"] or [{}])[0]}
+    record["stages"].append({**like, "name": "train-segmentation", "scores": None})
     record["stages"][-1] |= {"folder": "../stages/train-segmentation-1", "score_stage": None, "split": None}
     (run / "run.json").write_text(json.dumps(record))
     return run
@@ -74,6 +79,20 @@ def test_the_card_says_data_method_supervision_scores_licences_and_limits(tmp_pa
         "Learned without true masks, outlines are softer",
     ):
         assert words in card, words
+
+
+@pytest.mark.parametrize("supervision", ["F", "I+L"])
+def test_a_card_speaks_of_scores_only_where_there_are_some(tmp_path: Path, supervision: str) -> None:
+    kinds = {"all": SCORES, "maps": {"pseudo_masks": SCORES["pseudo_masks"]}, "none": {}}
+    said = {}
+    for kind, scores in kinds.items():
+        run = run_of(tmp_path / kind, supervision=supervision, scores=scores)
+        card = model_card(finished_run(run))
+        words = ("in the table above", "Scores hold for images like", "The network was not scored")
+        said[kind] = [words.index(each) for each in words if each in card]
+        assert ("None: there were no true masks" in card) == (kind == "none")
+        assert card.rstrip().endswith("\n- Probabilities are not calibrated.")
+    assert said == {"all": [0, 1] if supervision == "I+L" else [1], "maps": [1, 2], "none": [2]}
 
 
 def test_the_fully_supervised_twins_card_has_its_own_limits(tmp_path: Path) -> None:

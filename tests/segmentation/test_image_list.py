@@ -56,6 +56,12 @@ def test_a_file_whose_name_looks_like_a_pattern_is_itself(photos: Path) -> None:
     assert names(photos / "odd[1].jpg") == ["odd[1].jpg"]
 
 
+def test_a_place_that_is_not_there_is_named(photos: Path) -> None:
+    for gone in (photos / "gone.jpg", photos / "gone", photos / "gone.txt"):
+        with pytest.raises(DataError, match=rf"no image, folder or list .*{gone.name}\. Correct the path"):
+            names(photos / "b.png", gone)
+
+
 def test_a_list_file_is_relative_to_itself(photos: Path) -> None:
     listed = photos / "list.txt"
     listed.write_text("\ufeff# which\nsouth/a.jpg\n\n  north/a.jpg  \nmissing.jpg\n", encoding="utf-8")

@@ -54,8 +54,10 @@ def export_onnx_file(
 ) -> None:
     """Write a model as an ONNX file for any number and size of images."""
     from wsss.export.model_folder import load_model
-    from wsss.export.onnx_model import export_onnx
+    from wsss.export.onnx_model import EXAMPLE, export_onnx
+    from wsss.export.target_file import check_target_file
 
+    check_target_file(out, EXAMPLE)  # reading a model takes a while
     difference = export_onnx(load_model(model), out, check=check)
     checked = (
         "" if difference is None else f"; its probabilities differ from PyTorch's by at most {difference:.1e}"
@@ -68,8 +70,10 @@ def export_coco(
     masks: Masks, out: OutFile, classes: Classes = None, stage: Stage = "pseudo_masks", images: Images = None
 ) -> None:
     """Write masks as COCO JSON: one run-length encoded annotation for each class of each image."""
-    from wsss.export.coco import write_coco
+    from wsss.export.coco import EXAMPLE, write_coco
+    from wsss.export.target_file import check_target_file
 
+    check_target_file(out, EXAMPLE)
     source = _open(masks, classes, stage, images)
     _say(f"{write_coco(source, out):,} annotations of {len(source.names):,} masks are in {out}.")
 
@@ -85,8 +89,10 @@ def export_label_studio(
     prefix: Annotated[str, typer.Option(help="Put before images' names, as in /data/local-files/?d=")] = "",
 ) -> None:
     """Write masks as Label Studio tasks with brush regions, and the labelling set-up beside them."""
-    from wsss.export.label_studio import write_label_studio
+    from wsss.export.label_studio import EXAMPLE, write_label_studio
+    from wsss.export.target_file import check_target_file
 
+    check_target_file(out, EXAMPLE)
     source = _open(masks, classes, stage, images)
     count = write_label_studio(source, out, prefix=prefix)
     setup = out.with_suffix(".xml")
@@ -98,8 +104,10 @@ def export_cvat(
     masks: Masks, out: OutFile, classes: Classes = None, stage: Stage = "pseudo_masks", images: Images = None
 ) -> None:
     """Write masks as XML of CVAT for images 1.1."""
-    from wsss.export.cvat import write_cvat
+    from wsss.export.cvat import EXAMPLE, write_cvat
+    from wsss.export.target_file import check_target_file
 
+    check_target_file(out, EXAMPLE)
     source = _open(masks, classes, stage, images)
     _say(f"{write_cvat(source, out):,} regions of {len(source.names):,} masks are in {out}.")
 

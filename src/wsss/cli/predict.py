@@ -57,6 +57,11 @@ def predict(
     from wsss.segmentation.predict_images import predict_images
 
     settings = prediction_settings(scales, flip, tile, crf=crf)
+    if coco is not None:
+        from wsss.export.coco import EXAMPLE
+        from wsss.export.target_file import check_target_file
+
+        check_target_file(coco, EXAMPLE)
     loaded = load_model(model, device=default_device())
     found = find_images(images, out)
     _warn_of_scales(settings.scales or loaded.config.test_scales, found)

@@ -15,6 +15,7 @@ from wsss.cli.options import Settings
 from wsss.errors import RecipeError
 
 KINDS = ("methods", "refiners", "recipes")
+OWN = "a method of this project, in no paper"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -80,12 +81,18 @@ def _recipe_rows() -> list[tuple[str, str]]:
 
 
 def _cite(cls: Any) -> str:
+    """The paper; of a method without one (no venue), that it is of this project."""
+    if not cls.paper.venue:
+        return f"{cls.paper.title} ({OWN})"
     return f"{cls.paper.title} ({cls.paper.venue} {cls.paper.year})"
 
 
 def _show_class(name: str, cls: Any) -> None:
     console.print(f"[bold]{Path(name).stem}[/]: {_cite(cls)}", highlight=False)
-    console.print(" · ".join(text for text in (cls.paper.url, cls.paper.code) if text), highlight=False)
+    basis = "" if cls.paper.venue else "Builds on "
+    console.print(
+        basis + " · ".join(text for text in (cls.paper.url, cls.paper.code) if text), highlight=False
+    )
     console.print((cls.__doc__ or "").strip().splitlines()[0], highlight=False, markup=False)
     config: type[BaseModel] = cls.Config
     table = Table("key", "default", "what it is", title="Settings", title_justify="left")

@@ -22,11 +22,14 @@ LONG_SECONDS = 120.0  # shorter runs need no estimate
 
 def print_scores(result: RunResult) -> None:
     """One line per scored stage and background score."""
+    from wsss.engine.scoring import scored_words
+
     if result.scores:
         table = Table("stage", "background score", "mIoU %", "images")
         for stage, scores in result.scores.items():
             for entry in scores["entries"]:
-                table.add_row(stage, _background(entry), percent(entry["miou"]), f"{scores['images']:,}")
+                cells = (scored_words(stage), _background(entry), percent(entry["miou"]))
+                table.add_row(*cells, f"{scores['images']:,}")
         console.print(table)
     console.print(f"The run is in {result.folder}.", highlight=False, soft_wrap=True)
 
@@ -74,14 +77,12 @@ def _place(row: Row) -> tuple[int, str, str]:
 
 
 def _column(row: Row) -> str:
+    from wsss.engine.scoring import scored_words
+
     if row.metric != "miou":
         return "weak / full"
     source = f"\n{row.background_score_source}" if row.stage.startswith(("maps", "refined")) else ""
-    return f"{_words(row.stage)}{source}"
-
-
-def _words(stage: str) -> str:
-    return "segmentation + CRF" if stage == "segmentation_crf" else stage.replace("_", " ")
+    return f"{scored_words(row.stage)}{source}"
 
 
 def _cell(row: Row) -> str:
@@ -95,6 +96,8 @@ def _short(recipe: str) -> str:
 
 
 def _gain_table(gains: Sequence[Gain]) -> Table:
+    from wsss.engine.scoring import scored_words
+
     table = Table(
         "recipe",
         "stage",
@@ -109,7 +112,7 @@ def _gain_table(gains: Sequence[Gain]) -> Table:
         error = "" if gain.standard_error is None else f" ± {gain.standard_error:.1f}"
         table.add_row(
             _short(gain.recipe),
-            _words(gain.stage),
+            scored_words(gain.stage),
             gain.background_score_source,
             f"{gain.mean:+.1f}{error}",
             " ".join(f"{value:+.1f}" for value in gain.by_seed.values()),

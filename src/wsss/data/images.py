@@ -83,7 +83,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         image = Image.open(path, formats=FORMATS)
     except FileNotFoundError:
         raise DataError(
-            f"There is no image {path}. Put it there, or remove it from the tags and split lists."
+            f"There is no image {path}. Put it there, or remove its lines from lists and tags that name it."
         ) from None
     except Image.DecompressionBombError:
         raise _too_large(path, None, max_pixels) from None

@@ -39,6 +39,7 @@ class Inputs:
         missing_images: whether tags of images that are not there are an error or left out.
         max_pixels: largest image that is decoded.
         recipe: the recipe that names all this.
+        refused: why the recipe's data set can't be opened; empty: it can, as far as is known.
     """
 
     root: Path
@@ -52,6 +53,7 @@ class Inputs:
     missing_images: MissingImages = "error"
     max_pixels: int = MAX_PIXELS
     recipe: Recipe | None = None
+    refused: str = ""
 
     def data_section(self) -> dict[str, Any]:
         """The section `data` of a recipe; without lists of splits, a fifth is kept for testing."""
@@ -95,15 +97,14 @@ def find_inputs(target: str | Path) -> Inputs:
 
 
 def recipe_inputs(recipe: Recipe) -> Inputs:
-    """The files that a recipe's section `data` names; generated data have none.
-
-    Raises:
-        DataError: the data folder does not exist.
-    """
+    """The files that a recipe's section `data` names; generated data have none, nor has a missing folder."""
     data = recipe.data
     if not isinstance(data, FolderConfig | VocConfig):
         return Inputs(Path(), None, recipe=recipe)
-    base = data.base(None)
+    try:
+        base = data.base(None)
+    except DataError as error:
+        return Inputs(data.root, None, recipe=recipe, refused=str(error))
     rest: dict[str, Any] = {
         "classes": None if data.classes is None else base / data.classes,
         "class_names": data.class_names,

@@ -74,6 +74,9 @@ def survey(inputs: Inputs) -> tuple[Survey, list[Finding]]:
 
 
 def _images(inputs: Inputs, findings: list[Finding]) -> ImageFolder | None:
+    if inputs.refused:
+        advice = "Mend that first: nothing else of the data can be looked at before. All else was checked."
+        findings.append(Finding("error", "no-data", inputs.refused, advice))
     if inputs.images is None:
         return None
     try:

@@ -349,7 +349,7 @@ def _score(
 ) -> Stage:
     return _stage(
         f"score-{scores}",
-        f"Score {scores.replace('_', ' ')} on {split}",
+        f"Score {scoring.scored_words(scores)} on {split}",
         {"split": split, "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"maps_split"})},
         (stage, *((choose,) if choose else ()), *source.inputs),
         partial(scoring.score, recipe, stage, choose, scores, split),

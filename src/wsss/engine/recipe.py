@@ -24,7 +24,7 @@ from wsss.engine.answers_work import VqaSection
 from wsss.engine.corrections import CorrectionsSection, check_section, with_corrections
 from wsss.engine.recipe_checks import check_whole
 from wsss.engine.recipe_errors import unknown_key, validated
-from wsss.engine.recipe_files import find_recipe, read_yaml, recipe_name, with_overrides
+from wsss.engine.recipe_files import find_recipe, named, read_yaml, with_overrides
 from wsss.engine.saliency_work import SALIENCY, SaliencySection
 from wsss.errors import RecipeError
 from wsss.methods.base import Method, MethodConfig, find_method
@@ -263,14 +263,15 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         recipe: a file, or the name of a shipped recipe such as `scenes/clims`.
-        overrides: `key.key=value` texts, as after `--set`; they become part of the recipe's name.
+        overrides: `key.key=value` texts, as after `--set`; their mark becomes part of the recipe's name, also
+            of one that the file gives, unless one of them sets `name`.
 
     Raises:
         RecipeError: no such file, an unknown key, or a value out of range.
     """
     path = find_recipe(recipe)
-    raw = with_overrides(read_yaml(path), overrides, str(recipe))
-    return parse_recipe({"name": recipe_name(path, overrides), **raw}, str(recipe))
+    raw = with_overrides(named(read_yaml(path), path, overrides), overrides, str(recipe))
+    return parse_recipe(raw, str(recipe))
 
 
 def parse_recipe(raw: Mapping[str, Any], source: str) -> Recipe:

@@ -52,6 +52,26 @@ def recipe_name(path: Path, overrides: Sequence[str] = ()) -> str:
         name = path.resolve().relative_to(recipe_folder()).with_suffix("").as_posix()
     except ValueError:
         name = path.stem
+    return _marked(name, overrides)
+
+
+def named(raw: dict[str, Any], path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe file's content with the name that its runs have: its own, or that of its place.
+
+    Overrides leave their mark on either, since a changed run must not replace the run of the file as it is.
+    Whoever overrides `name` itself gets that name without a mark.
+
+    Example:
+        >>> named({"name": "photos"}, Path("recipe.yaml"), ["training.epochs=1"])["name"]
+        'photos+275be8'
+    """
+    own = raw.get("name", "")
+    if not isinstance(own, str):  # no name; whoever validates says so
+        return dict(raw)
+    return {**raw, "name": _marked(own, overrides) if own else recipe_name(path, overrides)}
+
+
+def _marked(name: str, overrides: Sequence[str]) -> str:
     if not overrides:
         return name
     return f"{name}+{hashlib.sha256('|'.join(sorted(overrides)).encode()).hexdigest()[:6]}"

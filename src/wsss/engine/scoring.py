@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -28,6 +29,21 @@ FOLDERS: Final = {
 }
 PREDICTED: Final = ("segmentation", "segmentation_crf")  # what a network says of all images of a split
 SPECIAL: Final = "specific_surroundings"
+_WORDS: Final = {"words": "word labels", "segmentation_crf": "segmentation + CRF"}
+_REFINED: Final = "refined-"
+_NOTED: WeakKeyDictionary[Workspace, set[str]] = WeakKeyDictionary()  # so that one cause is told once a run
+
+
+def scored_words(scores: str) -> str:
+    """What a scored stage is called inside a sentence; the report's titles begin with a capital.
+
+    Example:
+        >>> scored_words("refined-dense_crf"), scored_words("pseudo_masks")
+        ('refined (dense_crf)', 'pseudo masks')
+    """
+    if scores.startswith(_REFINED):
+        return f"refined ({scores.removeprefix(_REFINED)})"
+    return _WORDS.get(scores, scores.replace("_", " "))
 
 
 def score(
@@ -43,9 +59,9 @@ def score(
     """Write `scores.json` and `per_image.npz`; only a note where masks are missing."""
     dataset = workspace.dataset
     ids = scored_ids(dataset, scores, split)
-    note = _without_masks(dataset, scores, split) or _incomplete_masks(dataset, scores, split)
+    note = _without_masks(recipe, dataset, scores, split) or _incomplete_masks(dataset, scores, split)
     if note is not None:
-        workspace.listener.note(note)
+        _note_once(workspace, note)
         return {"skipped": note}
     per_image = folder / "per_image.npz"
     if choose is not None:
@@ -94,14 +110,33 @@ def check_masks(dataset: Dataset, scores: str, split: str) -> None:
         raise DataError(message)
 
 
-def _without_masks(dataset: Dataset, scores: str, split: str) -> str | None:
-    """Says that nothing can be scored; None where some image can."""
-    ids = scored_ids(dataset, scores, split)
-    if not ids:
-        return f"No image of split {split} of {dataset.name} has tags, so {_words(scores)} are not scored."
-    if len(dataset.missing_masks(ids)) < len(ids):
+def _note_once(workspace: Workspace, note: str) -> None:
+    """Say once in a run what keeps several of its stages from being scored."""
+    said = _NOTED.setdefault(workspace, set())
+    if note not in said:
+        said.add(note)
+        workspace.listener.note(note)
+
+
+def _without_masks(recipe: Recipe, dataset: Dataset, scores: str, split: str) -> str | None:
+    """Says what of a run can't be scored, the same for all stages concerned; None where some image can."""
+    if not scored_ids(dataset, scores, split):
+        what = _joined(_results(scores))
+        return f"No image of split {split} of {dataset.name} has tags, so {what} are not scored."
+    if not _is_without_masks(dataset, scores, split):
         return None
-    return f"Split {split} of {dataset.name} has no masks, so {_words(scores)} are not scored."
+    scored = [("maps", recipe.maps_split)] if recipe.method else []
+    scored += [("segmentation", recipe.data.val_split)] if recipe.segmentation else []
+    without = {kind: part for kind, part in scored if _is_without_masks(dataset, kind, part)}
+    splits = list(dict.fromkeys(without.values()))
+    subject, verb = ("Split", "has") if len(splits) == 1 else ("Splits", "have")
+    what = _joined([name for kind in without for name in _results(kind)])
+    return f"{subject} {_joined(splits)} of {dataset.name} {verb} no masks, so {what} are not scored."
+
+
+def _is_without_masks(dataset: Dataset, scores: str, split: str) -> bool:
+    ids = scored_ids(dataset, scores, split)
+    return 0 < len(ids) == len(dataset.missing_masks(ids))
 
 
 def _incomplete_masks(dataset: Dataset, scores: str, split: str) -> str | None:
@@ -112,15 +147,21 @@ def _incomplete_masks(dataset: Dataset, scores: str, split: str) -> str | None:
         return None
     key = "data.val_split" if scores in PREDICTED else "evaluation.maps_split"
     return (
-        f"{_words(scores).capitalize()} of split {split} of {dataset.name} can't be scored: "
+        f"{_joined(_results(scores)).capitalize()} of split {split} of {dataset.name} can't be scored: "
         f"{len(missing):,} of its {len(ids):,} images {'has' if len(missing) == 1 else 'have'} no mask, "
         f"the first missing file is {missing[0]}. Add the masks, or leave such images out of the split's "
         f"list, or list the images that have masks as a split and name it as `{key}`."
     )
 
 
-def _words(scores: str) -> str:
-    return "predicted masks" if scores in PREDICTED else scores.replace("_", " ")
+def _results(scores: str) -> tuple[str, ...]:
+    """What is scored on the same split as this, for readers."""
+    return ("predicted masks",) if scores in PREDICTED else ("maps", "pseudo masks")
+
+
+def _joined(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def add_mious_without(entries: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:

@@ -189,7 +189,7 @@ def stage_record(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StageError(
             f"{path} is damaged: {error}. Delete the folder {folder.name} and run again."
         ) from error

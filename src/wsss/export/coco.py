@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,10 @@ from pycocotools import mask as rle
 from wsss.errors import DataError
 from wsss.export.json_items import DAMAGE, write_items
 from wsss.export.mask_source import MaskSource, checked_size
+from wsss.export.target_file import check_target_file
 from wsss.training.checkpoint import atomic_path
+
+EXAMPLE: Final = "masks.json"  # for messages
 
 Mask = npt.NDArray[np.uint8]
 
@@ -34,8 +37,9 @@ def write_coco(source: MaskSource, path: Path) -> int:
         The number of annotations.
 
     Raises:
-        DataError: a mask can't be read, or holds a value that is no class.
+        DataError: a mask can't be read or holds a value that is no class, or there can be no such file.
     """
+    check_target_file(path, EXAMPLE)
     categories = [
         {"id": number, "name": name, "supercategory": ""}
         for number, name in enumerate(source.class_names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,7 +16,10 @@ import numpy.typing as npt
 
 from wsss.errors import DataError
 from wsss.export.mask_source import MaskSource, checked_size
+from wsss.export.target_file import check_target_file
 from wsss.training.checkpoint import atomic_path
+
+EXAMPLE: Final = "masks.xml"  # for messages
 
 Mask = npt.NDArray[np.uint8]
 Inside = npt.NDArray[np.bool_]
@@ -58,7 +62,11 @@ def write_cvat(source: MaskSource, path: Path) -> int:
 
     Returns:
         The number of masks of single classes.
+
+    Raises:
+        DataError: a mask can't be read or holds a value that is no class, or there can be no such file.
     """
+    check_target_file(path, EXAMPLE)
     count = 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')

@@ -22,11 +22,13 @@ import numpy.typing as npt
 from wsss.errors import DataError
 from wsss.export.json_items import DAMAGE, write_items
 from wsss.export.mask_source import MaskSource, checked_size
+from wsss.export.target_file import check_target_file
 from wsss.training.checkpoint import atomic_path, write_atomically
 
 LENGTH_BITS: Final = (3, 4, 8, 16)  # the four kinds of run length; the longest run is 2**16
 VALUE_BITS: Final = 8
 CHANNELS: Final = 4
+EXAMPLE: Final = "tasks.json"  # for messages
 _SETUP_HEAD: Final = b"<View"
 _CONTROL, _IMAGE = "tag", "image"  # names in the labelling set-up
 
@@ -84,8 +86,9 @@ def write_label_studio(source: MaskSource, path: Path, *, prefix: str = "") -> i
         The number of regions.
 
     Raises:
-        DataError: the set-up would replace the tasks or a file that is none.
+        DataError: the set-up would replace the tasks or a file that is none, or there can be no such file.
     """
+    check_target_file(path, EXAMPLE)
     setup = _setup_path(path)
     regions = 0
 

@@ -33,20 +33,25 @@ _PASSPORT: Final = (
     *("data_version", "commit", "minutes", "hardware"),
 )
 
-_LIMITS: Final = """\
-- Every pixel gets one of the classes above; what belongs to none is background, or is mistaken for one.
-- Scores hold for images like those of the split that they were measured on. On other images, measure anew.
-- {learned}, outlines are softer than those of a network trained on masks, and what always
-  stands beside a class (rails with trains, water with boats) may be taken for it.
-- Which class is harder than another is in the table above; a mean says nothing about one class.
-- Probabilities are not calibrated.
-"""
-
-_FULL_LIMITS: Final = """\
-- Every pixel gets one of the classes above; what belongs to none is background, or is mistaken for one.
-- Scores hold for images like those of the split that they were measured on. On other images, measure anew.
-- Probabilities are not calibrated.
-"""
+_CLASSES: Final = (
+    "Every pixel gets one of the classes above; what belongs to none is background, or is mistaken for one."
+)
+_SCORED: Final = (
+    "Scores hold for images like those of the split that they were measured on. On other images, "
+    "measure anew."
+)
+_NOT_SCORED: Final = (
+    "The network was not scored, so how good its masks are is not known. Measure it on images with true "
+    "masks before you rely on it."
+)
+_WEAK: Final = (
+    "{learned}, outlines are softer than those of a network trained on masks, and what always\n"
+    "  stands beside a class (rails with trains, water with boats) may be taken for it."
+)
+_BY_CLASS: Final = (
+    "Which class is harder than another is in the table above; a mean says nothing about one class."
+)
+_UNCALIBRATED: Final = "Probabilities are not calibrated."
 
 
 def model_card(run: FinishedRun) -> str:
@@ -76,7 +81,7 @@ def model_card(run: FinishedRun) -> str:
         ),
         "## Scores\n\n" + _scores(rows),
         "## Weights that had a part, and their licences\n\n" + _weights(record),
-        "## Limits\n\n" + (_FULL_LIMITS if run.is_supervised else _limits(str(record["supervision"]))),
+        "## Limits\n\n" + _limits(run, rows),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -96,11 +101,17 @@ def supervision(word: str) -> str:
     return f"{SUPERVISION.get(kind, 'see the method')}{given}{truth} ({word})"
 
 
-def _limits(word: str) -> str:
-    """Limits of a network that learned from tags, whatever else took part."""
-    return _LIMITS.format(
-        learned="Learned mostly from tags" if _GIVEN in word else "Learned without true masks"
-    )
+def _limits(run: FinishedRun, rows: Sequence[Mapping[str, str]]) -> str:
+    """What the network can't do, or what nobody knows of it."""
+    word = str(run.record["supervision"])
+    learned = "Learned mostly from tags" if _GIVEN in word else "Learned without true masks"
+    lines = [_CLASSES]
+    lines += [_SCORED] if any(row["metric"] == "miou" for row in rows) else []
+    lines += [] if _of_classes(rows) else [_NOT_SCORED]
+    if not run.is_supervised:
+        lines.append(_WEAK.format(learned=learned))
+        lines += [_BY_CLASS] if _of_classes(rows) else []
+    return "\n".join(f"- {line}" for line in [*lines, _UNCALIBRATED])
 
 
 def licences(record: Mapping[str, Any]) -> dict[str, tuple[str, str, str]]:
@@ -189,12 +200,16 @@ def _scores(rows: Sequence[Mapping[str, str]]) -> str:
         _row("---" for _ in _PASSPORT),
         *(_row(row[name] for name in _PASSPORT) for row in miou),
     ]
-    classes = [row for row in rows if row["stage"] == "segmentation" and row["metric"].startswith("iou:")]
-    if classes:
+    if classes := _of_classes(rows):
         lines += ["", f"IoU in percent of the network's classes, split `{classes[0]['split']}`:", ""]
         lines += [_row(("class", "IoU")), _row(("---", "---"))]
         lines += [_row((row["metric"].removeprefix("iou:"), row["value"])) for row in classes]
     return "\n".join(lines)
+
+
+def _of_classes(rows: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """The IoU of the network's classes."""
+    return [row for row in rows if row["stage"] == "segmentation" and row["metric"].startswith("iou:")]
 
 
 def _weights(record: Mapping[str, Any]) -> str:

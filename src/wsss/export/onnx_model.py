@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.errors import StageError, WeightsError
+from wsss.export.target_file import check_target_file
 from wsss.segmentation.base import SegmentationNet
 from wsss.segmentation.model import SegmentationModel
 from wsss.training.checkpoint import atomic_path
@@ -26,6 +27,7 @@ OPSET: Final = 18
 TOLERANCE: Final = 1e-3  # largest difference of a probability from PyTorch's
 CHECKED_SIZES: Final = ((2, 96, 128), (1, 127, 81))  # images, height, width; none of them is the traced one
 _TRACED: Final = (2, 3, 112, 144)
+EXAMPLE: Final = "model.onnx"  # for messages
 _INPUT, _OUTPUT = "images", "probabilities"
 
 
@@ -64,7 +66,9 @@ def export_onnx(model: SegmentationModel, path: Path, *, check: bool = True) -> 
     Raises:
         WeightsError: onnx or onnxruntime is not installed.
         StageError: the network can't be exported, or the file computes something else.
+        DataError: there can be no such file.
     """
+    check_target_file(path, EXAMPLE)
     onnx = _package("onnx")
     runtime = _package("onnxruntime") if check else None
     graph = OnnxGraph(model.to("cpu").net).eval()

@@ -22,7 +22,7 @@ from torch import Tensor
 from wsss.errors import ShapeError
 from wsss.methods._qa_clims_config import QaClimsConfig
 from wsss.methods.qa_clims import QaClims
-from wsss.types import Batch
+from wsss.types import Batch, Paper
 
 
 class QaClimsSaliencyConfig(QaClimsConfig):
@@ -49,6 +49,12 @@ class QaClimsSaliency(QaClims):
         Differs: the union in place of a sum, as maps of QA-CLIMS are sigmoids that need not sum to one.
     """
 
+    paper = Paper(
+        title="QA-CLIMS with saliency as feedback of pixels",
+        venue="",  # a method of this project, in no paper
+        year=2026,
+        url="https://arxiv.org/abs/2401.09883",  # of QA-CLIMS, which it builds on
+    )
     Config = QaClimsSaliencyConfig
     config: QaClimsSaliencyConfig
 

@@ -59,8 +59,8 @@ def find_images(places: Sequence[str | Path], out: Path) -> tuple[ImageFile, ...
         out: where masks go; never searched for images.
 
     Raises:
-        DataError: nothing is found, a name can't be used for output files, or two images would share a mask
-            or a mask or an overlay would replace an image.
+        DataError: a place is not there, nothing is found, a name can't be used for output files, two images
+            would share a mask, or a mask or an overlay would replace an image.
     """
     bases: list[str] = []
     paths: list[str] = []
@@ -90,6 +90,11 @@ def _named_by(place: str, out: Path) -> tuple[str, Iterable[str]]:
     if path.is_file() and path.suffix.lower() == ".txt":
         found = _absolute(_lines(path), path.parent)
         return _shared_folder(found, os.path.abspath(path.parent)), found  # noqa: PTH100
+    if not path.exists() and not glob.has_magic(place):
+        raise DataError(
+            f"There is no image, folder or list {place}. Correct the path; it starts at the folder that the "
+            "command runs in."
+        )
     if path.is_file() or not glob.has_magic(place):
         found = _absolute([place], Path())
         return os.path.dirname(found[0]), found  # noqa: PTH120
