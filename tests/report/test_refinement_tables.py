@@ -27,7 +27,7 @@ def row(recipe: str, stage: str, seed: int, value: float, source: str = "none") 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    rows = [row("cam", "maps", 0, 40.0, "automatic")]
+    rows = [row("cam", "maps", 0, 40.0, "automatic"), row("cam", "segmentation", 0, 44.0, "automatic")]
     rows += [row("supervised", "segmentation", seed, value) for seed, value in ((0, 80.0), (1, 64.0))]
     for seed, shift in ((0, 0.0), (1, 2.0)):
         for recipe, stages in {
@@ -47,14 +47,12 @@ def results(tmp_path: Path) -> Path:
 def test_each_step_of_a_chain_has_its_gain_over_the_maps(results: Path) -> None:
     table = results_markdown(results / "scenes.csv", "refinement").splitlines()
     cells = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in table if line}
-    assert cells["refined by"] == ["CAM maps", "gain", "segmentation", "÷ full"]
-    assert cells["–"][0] == "41.0 ± 1.4"
-    assert cells["dense CRF"][:2] == ["52.0 ± 2.8", "+11.0 ± 1.4"]
-    assert cells["PSA"] == ["47.0 ± 2.8", "+6.0 ± 1.4", "", ""]
-    assert cells["PSA, then dense CRF"] == [  # 60 of 80, 64 of 64
-        *("54.0 ± 2.8", "+13.0 ± 1.4", "62.0 ± 2.8", "0.88")
-    ]
-    assert cells["IRN"][0] == "49.0 ± 2.8"
+    assert cells["refined by"] == ["CAM maps (gain)", "CAM network (÷ full)"]
+    assert cells["–"] == ["41.0 ± 1.4", "44.0 (0.55)"]  # of the recipe that refines nothing
+    assert cells["dense CRF"][0] == "52.0 ± 2.8 (+11.0 ± 1.4)"
+    assert cells["PSA"] == ["47.0 ± 2.8 (+6.0 ± 1.4)", ""]
+    assert cells["PSA, then dense CRF"] == ["54.0 ± 2.8 (+13.0 ± 1.4)", "62.0 ± 2.8 (0.88)"]  # 60/80, 64/64
+    assert cells["IRN"][0] == "49.0 ± 2.8 (+8.0 ± 1.4)"
 
 
 def test_refined_recipes_stay_out_of_the_headline(results: Path) -> None:

@@ -16,7 +16,6 @@ REFINED: Final = "refined-"
 WORDS: Final = {"dense_crf": "dense CRF", "psa": "PSA", "irn": "IRN"}
 MAPS: Final = Cell("maps", "automatic")
 SEGMENTATION: Final = Cell("segmentation")
-RATIO: Final = Cell("segmentation", metric="weak_to_full")
 
 
 def is_refined(results: Results, recipe: str) -> bool:
@@ -42,16 +41,15 @@ def refinement(results: Results) -> str:
             if is_last or _method(results, recipe) not in found:
                 found[_method(results, recipe)] = (recipe, cell, is_last)
     first = {method: next(r for r in refined if _method(results, r) == method) for method in methods}
-    rows = [["–", *(text for m in methods for text in (results.text(first[m], MAPS), "", "", ""))]]
-    rows += [
-        [words, *(text for m in methods for text in _cells(results, found.get(m)))]
-        for words, found in sorted(chains.items(), key=lambda item: (item[0].count("then"), item[0]))
+    rows = [
+        ["–", *(results.text(first[m], MAPS) for m in methods), *(_plain(results, first[m]) for m in methods)]
     ]
+    for words, found in sorted(chains.items(), key=lambda item: (item[0].count("then"), item[0])):
+        cells = [_cells(results, found.get(method)) for method in methods]
+        rows.append([words, *(maps for maps, _ in cells), *(network for _, network in cells)])
     names = [method.upper().replace("_", "-") for method in methods]
-    head = [
-        "refined by",
-        *(text for name in names for text in (f"{name} maps", "gain", "segmentation", "÷ full")),
-    ]
+    head = ["refined by", *(f"{name} maps (gain)" for name in names)]
+    head += [f"{name} network (÷ full)" for name in names]
     return markdown(*_without_empty_columns(head, rows)) if refined else ""
 
 
@@ -72,19 +70,28 @@ def photographs(path: Path) -> str:
     return markdown(["degradation", "before", *(f"`{preset}`" for preset in presets)], table)
 
 
-def _cells(results: Results, found: tuple[str, Cell, bool] | None) -> list[str]:
-    """Refined maps, their gain; behind the last refiner the network and its share of full supervision."""
+def _cells(results: Results, found: tuple[str, Cell, bool] | None) -> tuple[str, str]:
+    """Refined maps with their gain; behind the last refiner the network, with its share of full supervision."""
     if found is None:
-        return ["–", "", "", ""]
+        return "–", ""
     recipe, cell, is_last = found
-    ours, before = results.by_seed(recipe, cell), results.by_seed(recipe, MAPS)
-    gain = results.gain_of(ours, before)
-    network, ratio = "", ""
-    if is_last and results.by_seed(recipe, SEGMENTATION):
-        network = results.text(recipe, SEGMENTATION)
-        share = results.mean(recipe, RATIO)
-        ratio = "" if share is None else f"{share / 100:.2f}"
-    return [results.text(recipe, cell), gain, network, ratio]
+    gain = results.gain_of(results.by_seed(recipe, cell), results.by_seed(recipe, MAPS))
+    return f"{results.text(recipe, cell)} ({gain})", _network(results, recipe) if is_last else ""
+
+
+def _plain(results: Results, refined: str) -> str:
+    """The network on maps that nothing refined: that of the recipe named after the method."""
+    folder, method = refined.rpartition("/")[0], _method(results, refined)
+    return _network(results, f"{folder}/{method}")
+
+
+def _network(results: Results, recipe: str) -> str:
+    source = _source(results, recipe, SEGMENTATION.stage)
+    cell = Cell(SEGMENTATION.stage, source)
+    if not results.by_seed(recipe, cell):
+        return ""
+    share = results.mean(recipe, Cell(SEGMENTATION.stage, source, "weak_to_full"))
+    return results.text(recipe, cell) + ("" if share is None else f" ({share / 100:.2f})")
 
 
 def _without_empty_columns(
