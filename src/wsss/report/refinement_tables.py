@@ -71,7 +71,7 @@ def photographs(path: Path) -> str:
 
 
 def _cells(results: Results, found: tuple[str, Cell, bool] | None) -> tuple[str, str]:
-    """Refined maps with their gain; behind the last refiner the network, with its share of full supervision."""
+    """Refined maps with their gain; behind the last refiner the network and its share of full supervision."""
     if found is None:
         return "–", ""
     recipe, cell, is_last = found
