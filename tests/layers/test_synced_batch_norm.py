@@ -15,7 +15,13 @@ from tests.layers.synced_parts import CASES, PAIRS, STEPS
 from torch import nn
 
 from wsss.layers.pair_count import mean_over_pairs, sum_over_pairs, total_pairs
-from wsss.layers.synced_batch_norm import SyncedBatchNorm2d, has_synced_batch_norms, synchronise_batch_norms
+from wsss.layers.synced_batch_norm import (
+    SyncedBatchNorm2d,
+    _own_sums,
+    _plain_sums,
+    has_synced_batch_norms,
+    synchronise_batch_norms,
+)
 
 LOOSE = {"bfloat16": 2e-2, "shifted": 2e-3}  # float32 itself is this coarse there
 
@@ -64,6 +70,38 @@ def test_a_lone_process_gets_torchs_own_numbers() -> None:
         synchronise_batch_norms(synced)
         found = synced_parts.results(synced, CASES[name], slice(None))
         assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_sums_are_the_same_fused_and_plain() -> None:
+    slopes, values = torch.randn(2, 3, 5, 4, 6, generator=torch.Generator().manual_seed(0)).double()
+    mean, variance = values.mean(dim=(0, 2, 3)) + 0.5, 2 * values.var(dim=(0, 2, 3))
+    plain = _plain_sums(slopes, values, mean, (variance + 1e-5).rsqrt())
+    for fused, expected in zip(_own_sums(slopes, values, mean, variance, 1e-5), plain, strict=True):
+        torch.testing.assert_close(fused, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("affine", [True, False])
+def test_an_accelerator_gives_what_torch_gives(affine: bool, tmp_path: Path) -> None:
+    device = torch.accelerator.current_accelerator()
+    torch.distributed.init_process_group("nccl", f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    try:
+        norms = [nn.BatchNorm2d(5, affine=affine, device=device) for _ in range(2)]
+        whole, synced = norms[0], SyncedBatchNorm2d.of(norms[1])
+        values = torch.randn(4, 5, 7, 6, device=device, generator=torch.Generator(device).manual_seed(0))
+        found = []
+        for run in (whole, synced._synced):
+            features = values.clone().requires_grad_()
+            result = run(features)
+            result.pow(3).sum().backward()
+            found.append((result, features.grad))
+        for own, expected in zip(found[1], found[0], strict=True):
+            torch.testing.assert_close(own, expected)
+        for own, expected in zip(synced.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(own.grad, expected.grad)
+        torch.testing.assert_close(synced.running_var, whole.running_var)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class Activated(nn.BatchNorm2d):

@@ -108,19 +108,14 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         features, weight, mean, variance, count = ctx.saved_tensors
         values, slopes = _wide(features), _wide(gradient)
-        # sums over places of g and g x^; of the parameters each process gives its own part, since training
-        # averages them itself
-        of_bias, of_weight = torch.zeros_like(mean), torch.zeros_like(mean)
-        if len(values):
-            _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-                slopes, values, weight, mean, variance, None, None, False, ctx.epsilon, [False, True, True]
-            )
+        scale = torch.rsqrt(variance + ctx.epsilon)
+        # of the parameters each process gives its own part, since training averages them itself
+        of_weight, of_bias = _own_sums(slopes, values, mean, variance, ctx.epsilon)
         of_features = None
         if ctx.needs_input_grad[0]:
             sums = torch.stack([of_bias, of_weight])  # (2, D)
             torch.distributed.all_reduce(sums)
             common, along = sums / count
-            scale = torch.rsqrt(variance + ctx.epsilon)
             factor = scale if weight is None else scale * weight
             # factor (g - common - x^ along), gathered to one factor of x and one of g
             steepness = -factor * scale * along
@@ -161,6 +156,27 @@ def _own_statistics(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     mean, unbiased = values.new_zeros(channels), values.new_zeros(channels)
     F.batch_norm(values, mean, unbiased, training=True, momentum=1.0)
     return mean, unbiased * ((count - 1) / count)
+
+
+def _own_sums(
+    slopes: Tensor, values: Tensor, mean: Tensor, variance: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """Sums of g x^ and of g over this process's places, each (D,)."""
+    if values.device.type == "cpu" and len(values):  # torch divides by the number of images
+        no_weight = torch.ones_like(mean)
+        statistics = (mean, variance, None, None)  # those of evaluation
+        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            slopes, values, no_weight, *statistics, False, epsilon, [False, True, True]
+        )
+        return of_weight, of_bias
+    # the fused operation of accelerators refuses statistics that it has not made
+    return _plain_sums(slopes, values, mean, torch.rsqrt(variance + epsilon))
+
+
+def _plain_sums(slopes: Tensor, values: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The same on any device."""
+    along = (slopes * (values - _planes(mean))).sum(dim=PLACES)
+    return along * scale, slopes.sum(dim=PLACES)
 
 
 def _planes(values: Tensor) -> Tensor:
