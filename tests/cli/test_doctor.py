@@ -120,6 +120,13 @@ def test_a_missing_data_set_hides_nothing_else(tmp_path: Path, monkeypatch: pyte
     assert "There is no data folder" not in shown.stderr
 
 
+def test_missing_coco_is_a_finding_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("doctor", "coco14/eps", "--json")
+    assert result.exit_code == 2
+    assert [f["code"] for f in json.loads(result.stdout)["findings"]][:2] == ["no-data", "missing-weights"]
+
+
 def test_a_target_that_is_not_there():
     result = call("doctor", "nowhere")
     assert result.exit_code == 2

@@ -10,7 +10,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from scene_folder import write_scene_folder
-from wsss.cli import label as label_command
 from wsss.cli.label import parse_background_score, parse_refiners
 from wsss.cli.main import app
 from wsss.data.masks_png import read_mask, write_mask
@@ -42,7 +41,7 @@ def test_one_command_from_tags_to_a_report_and_again_after_an_interruption(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_write_masks", interrupted)
+        patch.setattr(engine, "write_masks", interrupted)
         first = call(*command)
     assert first.exit_code == 130
     assert "Run the same command again to continue." in first.stderr
@@ -58,7 +57,10 @@ def test_one_command_from_tags_to_a_report_and_again_after_an_interruption(
     assert "chosen without any mask" in page
     assert "best on the true masks, for comparison only" in page
     assert "Which masks to look at first: `wsss review" in text
+    (out / "model" / "model.onnx").write_bytes(b"exported beside it")
     check_again(command, out)
+    assert (out / "model" / "model.onnx").read_bytes() == b"exported beside it"
+    assert not (out / ".label-new").exists()
     check_corrections(command, out)
     masks = sorted((out / "masks").iterdir())
     assert len(masks) == 18
@@ -96,9 +98,8 @@ def check_again(command: tuple[str | Path, ...], out: Path) -> None:
     ("name", "words"),
     [
         ("report/index.html", "report/index.html was not written by `wsss label`"),
-        ("model/config.json", "is to become a model folder, but holds something else"),
-        ("model/mine.bin", "is to become a model folder, but holds something else"),
-        ("model", "is to become a model folder, but holds something else"),
+        ("model/config.json", "model/config.json was not written by `wsss label`"),
+        ("model", "model is a file where a folder is to be made"),
         ("report", "report is a file where a folder is to be made"),
         ("label-files.json", "must say which files `wsss label` wrote"),
     ],
@@ -122,13 +123,6 @@ def test_faulty_data_stop_it_before_anything_is_made(folder: Path):
     assert "error unreadable-image" in plain(result.stdout)
     assert "Expected data without errors; got" in plain(result.stderr)
     assert not out.exists()
-
-
-def test_the_network_is_saved_as_a_model_where_a_writer_is_installed(tmp_path: Path, monkeypatch):
-    run, network = tmp_path / "run", tmp_path / "net"
-    labelled = engine.Labelled(run, tmp_path, network, 1, 0, 0, 0.3, "fixed", None, (), {})
-    monkeypatch.setattr(label_command, "MODEL_FOLDERS", "wsss.nothing.here")
-    assert label_command._save_model(labelled, tmp_path / "model") == tmp_path / "net"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from scene_folder import write_scene_folder
 from tiny_recipe import Recorder
 from wsss.data.masks_png import read_mask, write_mask
 from wsss.engine import label as label_module
-from wsss.engine.label import HEADING, LabelSettings, _make_room, label_folder, label_recipe
+from wsss.engine.label import HEADING, LabelSettings, label_folder, label_recipe
+from wsss.engine.label_masks import _make_room
 from wsss.engine.own_files import OwnFiles
 from wsss.engine.recipe import load_recipe, parse_recipe
 from wsss.engine.stages import stage_record
@@ -264,7 +265,7 @@ def test_the_same_command_replaces_what_it_wrote_and_nothing_that_was_changed(
 ):
     settings = replace(settings, method="cam")
     with monkeypatch.context() as patch:
-        patch.setattr(label_module, "_write_masks", interrupted_writing)
+        patch.setattr(label_module, "write_masks", interrupted_writing)
         with pytest.raises(KeyboardInterrupt):
             label_folder(settings)
     assert len(list((settings.out / "masks").iterdir())) == 2
@@ -294,7 +295,7 @@ def interrupted_writing(dataset: Any, from_maps: Path, from_network: Path, targe
 
 def test_room_is_made_once_for_each_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     swept: list[Path] = []
-    monkeypatch.setattr("wsss.engine.label.remove_leftovers", swept.append)
+    monkeypatch.setattr("wsss.engine.label_masks.remove_leftovers", swept.append)
     kept = {tmp_path / f"{place}/{n}.png" for place in ("north", "south") for n in range(9)}
     (tmp_path / "north").mkdir()
     for name in ("north/0.png", "north/gone.png", "gone.png"):
@@ -306,7 +307,7 @@ def test_room_is_made_once_for_each_folder(tmp_path: Path, monkeypatch: pytest.M
 
 def test_masks_are_written_after_one_sweep(settings: LabelSettings, monkeypatch: pytest.MonkeyPatch):
     swept: list[Path] = []
-    monkeypatch.setattr("wsss.engine.label.remove_leftovers", swept.append)
+    monkeypatch.setattr("wsss.engine.label_masks.remove_leftovers", swept.append)
     masks = settings.out / "masks"
     own = OwnFiles(settings.out, settings.images)
     own.write(masks / "gone.png", b"of an image that is gone")

@@ -28,7 +28,7 @@ def test_what_was_written_may_be_replaced_until_somebody_changes_it(out: Path, i
     OwnFiles(out, images).write(path, b"first")
     assert json.loads((out / RECORD).read_text()) == {
         "images": str(images.resolve()),
-        "files": {"masks/a.png": hashlib.sha256(b"first").hexdigest()},
+        "files": {"masks/a.png": [digest(b"first")]},
     }
     OwnFiles(out, images).write(path, b"second")
     assert path.read_bytes() == b"second"
@@ -46,22 +46,53 @@ def test_files_of_others_are_named_and_counted(out: Path, images: Path) -> None:
     for name in "cab":
         (out / name).write_bytes(b"mine")
     with pytest.raises(DataError, match=rf"^{out}/a was not .* as it is now, nor were 2 others, and would"):
-        OwnFiles(out, images).claim([out / name for name in "cabd"])
+        OwnFiles(out, images).check([out / name for name in "cabd"])
     assert sorted(path.name for path in out.iterdir()) == ["a", "b", "c"]
 
 
-def test_a_claimed_file_is_owned_whatever_it_holds_until_it_is_settled(out: Path, images: Path) -> None:
-    paths = [out / "a", out / "b"]
-    OwnFiles(out, images).claim(paths)
-    paths[0].write_bytes(b"half")  # and here the process is killed
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_killed_call_owns_what_was_there_and_what_it_meant_to_write_and_no_more(
+    out: Path, images: Path
+) -> None:
+    paths = [out / name for name in "abcd"]
+    for path in paths[:3]:
+        OwnFiles(out, images).write(path, b"old")
+    intended = {**dict.fromkeys(paths[:2], digest(b"new")), paths[2]: None, paths[3]: digest(b"new")}
+    OwnFiles(out, images).claim(intended)
+    paths[0].write_bytes(b"new")
+    paths[2].unlink()  # and here the process is killed
+    OwnFiles(out, images).check(paths)
+    for path in paths:
+        before = path.read_bytes() if path.exists() else None
+        path.write_bytes(b"mine")
+        with pytest.raises(DataError, match=rf"/{path.name} was not written"):
+            OwnFiles(out, images).check(paths)
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
     own = OwnFiles(out, images)
-    own.claim(paths)
-    paths[0].write_bytes(b"whole")
-    own.settle(paths)  # the other one was not written after all
-    assert list(json.loads((out / RECORD).read_text())["files"]) == ["a"]
-    paths[1].write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"/b was not written"):
-        OwnFiles(out, images).check(paths)
+    own.claim(intended)
+    for path in (paths[1], paths[3]):
+        path.write_bytes(b"new")
+    own.settle()
+    files = json.loads((out / RECORD).read_text())["files"]
+    assert files == {name: [digest(b"new")] for name in "abd"}
+
+
+def test_finished_files_are_moved_to_their_place(out: Path, images: Path) -> None:
+    (out / "new").mkdir(parents=True)
+    (out / "new" / "a").write_bytes(b"whole")
+    OwnFiles(out, images).place({out / "below" / "a": out / "new" / "a"})
+    assert (out / "below" / "a").read_bytes() == b"whole"
+    assert not (out / "new" / "a").exists()
+    (out / "new" / "a").write_bytes(b"next")
+    (out / "below" / "a").write_bytes(b"mine")
+    with pytest.raises(DataError, match="was not written"):
+        OwnFiles(out, images).place({out / "below" / "a": out / "new" / "a"})
 
 
 def test_a_link_in_place_of_a_file_is_somebody_elses(out: Path, images: Path, tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def add(tar: tarfile.TarFile, name: str, content: bytes = GOOD, kind: bytes = ta
 
 def test_folders_above_the_masks_do_no_harm(sizes, tmp_path: Path) -> None:
     def with_folders(tar: tarfile.TarFile) -> None:
-        for name in ("results", "./results/VOC2012", "results/VOC2012/Segmentation/", FOLDER):
+        kit = "results/VOC2012/Main"  # of another competition
+        for name in ("results", "./results/VOC2012", "results/VOC2012/Segmentation/", FOLDER, kit):
             add(tar, name, kind=tarfile.DIRTYPE)
 
     assert check_submission(packed(tmp_path / "a.tar.gz", with_folders), sizes).images == 2

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +15,9 @@ from wsss.errors import DataError, RecipeError
 if TYPE_CHECKING:
     from wsss.engine.label import Labelled, LabelSettings
 
-MODEL_FOLDERS = "wsss.export.model_folder"
 MODEL, REPORT, REVIEW = "model", "report", "review"
+PAGE = "index.html"
+NEW = ".label-new"  # model and report are made there and moved when they are whole
 
 
 def add_to(app: typer.Typer) -> None:
@@ -56,6 +56,8 @@ def label(
     """Label a folder: tags in, masks, network and report out. Interrupted, the same command goes on."""
     from wsss.engine.label import LabelSettings, label_folder
     from wsss.engine.own_files import OwnFiles
+    from wsss.export.model_folder import save_run_model
+    from wsss.report.page import write_report
 
     settings = LabelSettings(
         images,
@@ -70,31 +72,26 @@ def label(
         quick,
         corrections,
     )
-    made = _made_behind(out)
-    OwnFiles(out, images).check(made)
+    OwnFiles(out, images).check(_made_behind(out))
     with StageDisplay() as display:
         _examine(settings, display)
         if estimate and not quick:
             _estimate(settings)
         labelled = label_folder(settings, progress=display)
+    shutil.rmtree(out / NEW, ignore_errors=True)  # of a call that was killed
+    save_run_model(labelled.run_folder, out / NEW / MODEL)
+    write_report([labelled.run_folder], out / NEW / REPORT)
     own = OwnFiles(out, images)
-    own.claim(made)
-    model = _save_model(labelled, out / MODEL)
-    _print(labelled, model)
-    _report(labelled, out)
-    own.settle(made)
+    own.place({path: out / NEW / path.relative_to(out) for path in _made_behind(out)})
+    shutil.rmtree(out / NEW)
+    _print(labelled, out)
 
 
 def _made_behind(out: Path) -> tuple[Path, ...]:
-    """Files that are written when all else is done: those of the model's folder, and the report.
+    """Files that are written when all else is done: those of the model's folder, and the report."""
+    from wsss.segmentation.model import CARD, CONFIG, WEIGHTS
 
-    Raises:
-        WeightsError: the folder holds something beside a model.
-    """
-    from wsss.segmentation.model import CARD, CONFIG, WEIGHTS, check_target
-
-    check_target(out / MODEL)
-    return (*(out / MODEL / name for name in (CONFIG, WEIGHTS, CARD)), out / REPORT / "index.html")
+    return (*(out / MODEL / name for name in (CONFIG, WEIGHTS, CARD)), out / REPORT / PAGE)
 
 
 def parse_refiners(text: str) -> tuple[str, ...]:
@@ -175,19 +172,7 @@ def _estimate(settings: LabelSettings) -> None:
     print_estimate(estimate(recipe, seed=settings.seed, runs=settings.out / "runs"))
 
 
-def _save_model(labelled: Labelled, target: Path) -> Path:
-    """A model folder where this installation can write one, else the network's weights."""
-    try:
-        has_writer = importlib.util.find_spec(MODEL_FOLDERS) is not None
-    except ModuleNotFoundError:
-        has_writer = False
-    if not has_writer:
-        return labelled.network
-    importlib.import_module(MODEL_FOLDERS).save_run_model(labelled.run_folder, target)
-    return target
-
-
-def _print(labelled: Labelled, model: Path) -> None:
+def _print(labelled: Labelled, out: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -199,7 +184,10 @@ def _print(labelled: Labelled, model: Path) -> None:
     for text in (
         _background_sentence(labelled),
         _masks_sentence(labelled),
-        f"The network is in {model}.",
+        f"The network is in {out / MODEL}.",
+        f"The report is in {out / REPORT / PAGE}. Open it in a browser.",
+        f"Which masks to look at first: `wsss review {labelled.run_folder} --out {out / REVIEW}`. Give masks "
+        "that you correct back with the same command and `--corrections DIR`.",
     ):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -239,15 +227,3 @@ def _background_sentence(labelled: Labelled) -> str:
     return (
         f"{text}; the best one on the true masks would be {labelled.oracle:.2f} (shown for comparison only)."
     )
-
-
-def _report(labelled: Labelled, out: Path) -> None:
-    from wsss.report.page import write_report
-
-    page = write_report([labelled.run_folder], out / REPORT)
-    for text in (
-        f"The report is in {page}. Open it in a browser.",
-        f"Which masks to look at first: `wsss review {labelled.run_folder} --out {out / REVIEW}`. Give masks "
-        "that you correct back with the same command and `--corrections DIR`.",
-    ):
-        console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wsss.data import FolderConfig, VocConfig
+from wsss.data.file_dataset import FilesConfig
 from wsss.data.image_folder import MissingImages
 from wsss.data.images import MAX_PIXELS
 from wsss.engine.folder_recipe import data_name
@@ -99,12 +100,14 @@ def find_inputs(target: str | Path) -> Inputs:
 def recipe_inputs(recipe: Recipe) -> Inputs:
     """The files that a recipe's section `data` names; generated data have none, nor has a missing folder."""
     data = recipe.data
-    if not isinstance(data, FolderConfig | VocConfig):
+    if not isinstance(data, FilesConfig):
         return Inputs(Path(), None, recipe=recipe)
     try:
         base = data.base(None)
     except DataError as error:
         return Inputs(data.root, None, recipe=recipe, refused=str(error))
+    if not isinstance(data, FolderConfig | VocConfig):  # COCO's files are its own business
+        return Inputs(Path(), None, recipe=recipe)
     rest: dict[str, Any] = {
         "classes": None if data.classes is None else base / data.classes,
         "class_names": data.class_names,

@@ -110,7 +110,10 @@ def _pngs_below(place: Path) -> list[Path]:
 
 
 def _raise(error: OSError) -> None:
-    raise error
+    raise DataError(
+        f"The folder {error.filename} can't be read ({error.strerror}). Correct its permissions, or remove "
+        "it."
+    ) from error
 
 
 def _check_alone(place: Path, documents: Sequence[Path]) -> None:

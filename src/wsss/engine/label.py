@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 
 from wsss.data import Dataset, FolderConfig, open_dataset, tagged_ids
-from wsss.data.masks_png import read_mask
 from wsss.data.splits import ALL
 from wsss.engine import provenance
 from wsss.engine.chosen_score import chosen_score
@@ -33,14 +32,13 @@ from wsss.engine.folder_recipe import (
     recipe_text,
     surroundings,
 )
+from wsss.engine.label_masks import ClassRow, intended_masks, touched_masks, write_masks
 from wsss.engine.own_files import OwnFiles
 from wsss.engine.plan import plan
 from wsss.engine.recipe import Recipe, parse_recipe
 from wsss.engine.run import run
 from wsss.engine.stages import Listener, Silence, Workspace, complete
 from wsss.errors import DataError
-from wsss.training.checkpoint import remove_leftovers, write_atomically
-from wsss.training.journal import Progress
 
 MASKS: Final = "masks"
 SUMMARY: Final = "label.json"
@@ -80,23 +78,6 @@ class LabelSettings:
     seed: int = 0
     quick: bool = False
     corrections: Path | None = None
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """How one class came out.
-
-    Args:
-        name: of the class.
-        tagged: images whose tags name it.
-        found: those of them whose mask shows it.
-        share: mean share of their pixels that are the class, in [0, 1]; None without such images.
-    """
-
-    name: str
-    tagged: int
-    found: int
-    share: float | None
 
 
 @dataclass(frozen=True)
@@ -151,7 +132,7 @@ def label_recipe(settings: LabelSettings) -> dict[str, Any]:
     if not ids:
         raise DataError(f"{settings.tags} tags no image of {settings.images}. Add lines for some of them.")
     own = OwnFiles(settings.out, settings.images)
-    own.check([settings.out / RECIPE, settings.out / SUMMARY, *_touched_masks(dataset, settings.out / MASKS)])
+    own.check([settings.out / RECIPE, settings.out / SUMMARY, *touched_masks(dataset, settings.out / MASKS)])
     section |= _scored(dataset, ids, settings, own)
     teacher = public_teacher(settings.method)
     raw = folder_recipe(
@@ -196,12 +177,11 @@ def label_folder(settings: LabelSettings, *, progress: Listener | None = None) -
     dataset = open_dataset(recipe.data)
     target = settings.out / MASKS
     report, clock = listener.started("Write masks"), time.perf_counter()
-    touched = _touched_masks(dataset, target)
-    own.claim(touched)
     given = places.get(CORRECT_MASKS)
     masks = (given or places["pseudo-masks"]) / PSEUDO_MASKS
-    rows, counts = _write_masks(dataset, masks, predictions, target, report)
-    own.settle(touched)
+    own.claim(intended_masks(dataset, masks, predictions, target))
+    rows, counts = write_masks(dataset, masks, predictions, target, report)
+    own.settle()
     listener.finished("Write masks", time.perf_counter() - clock)
     score, source = _background(places, settings)
     corrected = len(corrected_ids(given)) if given else 0
@@ -254,17 +234,6 @@ def _marks(settings: LabelSettings) -> list[str]:
     return [mark for mark, is_so in marks.items() if is_so]
 
 
-def _touched_masks(dataset: Dataset, target: Path) -> tuple[Path, ...]:
-    """All masks that are written, and those there for other images, which are deleted."""
-    written = [target / f"{image_id}.png" for image_id in dataset.ids(ALL)]
-    return tuple(dict.fromkeys((*written, *_visible_masks(target))))
-
-
-def _visible_masks(target: Path) -> list[Path]:
-    """Masks that are there, whoever wrote them; hidden files are what systems and killed processes left."""
-    return [path for path in target.rglob("*.png") if not path.name.startswith(".")]
-
-
 def _section(settings: LabelSettings) -> dict[str, Any]:
     images = settings.images.resolve()
     section: dict[str, Any] = {
@@ -290,10 +259,9 @@ def _scored(dataset: Dataset, ids: Sequence[str], settings: LabelSettings, own: 
         return {}
     lists = {"train": ids, MASKED: masked}
     places = {name: settings.out / SPLITS / f"{name}.txt" for name in lists}
-    own.claim(places.values())
+    own.check(places.values())
     for name, path in places.items():
-        write_atomically(path, ("\n".join(lists[name]) + "\n").encode())
-    own.settle(places.values())
+        own.write(path, ("\n".join(lists[name]) + "\n").encode())
     return {"splits": {name: str(path.resolve()) for name, path in places.items()}, "val_split": MASKED}
 
 
@@ -324,45 +292,6 @@ def _predict_all(raw: Mapping[str, Any], seed: int, runs: Path, listener: Listen
     (predict,) = (stage for stage in plan(recipe, seed, workspace) if stage.name == "predict")
     complete(predict, workspace)
     return workspace.folder(predict) / "predictions"
-
-
-def _write_masks(
-    dataset: Dataset, from_maps: Path, from_network: Path, target: Path, progress: Progress
-) -> tuple[tuple[ClassRow, ...], tuple[int, int]]:
-    """One mask per image; rows of the classes, and how many masks came from tags and from the network."""
-    names, ids = dataset.class_names, dataset.ids(ALL)
-    tagged, found, shares = (np.zeros(len(names)) for _ in range(3))
-    by_tags = 0
-    _make_room(target, {target / f"{image_id}.png" for image_id in ids})
-    for done, image_id in enumerate(ids, start=1):
-        is_tagged = dataset.is_tagged(image_id)
-        source = (from_maps if is_tagged else from_network) / f"{image_id}.png"
-        path = target / f"{image_id}.png"
-        write_atomically(path, source.read_bytes())
-        if is_tagged:
-            by_tags += 1
-            mask = read_mask(path)
-            present = np.flatnonzero(dataset.image_labels(image_id)) + 1
-            pixels = np.bincount(mask.ravel(), minlength=256)[present]
-            tagged[present] += 1
-            found[present] += pixels > 0
-            shares[present] += pixels / mask.size
-        progress(done, len(ids), "masks")
-    rows = tuple(
-        ClassRow(name, int(count), int(seen), float(share / count) if count else None)
-        for name, count, seen, share in zip(names[1:], tagged[1:], found[1:], shares[1:], strict=True)
-    )
-    return rows, (by_tags, len(ids) - by_tags)
-
-
-def _make_room(target: Path, paths: Collection[Path]) -> None:
-    """Make the folders of these masks, and delete what an earlier call left for images that are gone."""
-    for folder in {path.parent for path in paths}:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-    for path in _visible_masks(target):
-        if path not in paths:
-            path.unlink()
 
 
 def _background(places: Mapping[str, Path], settings: LabelSettings) -> tuple[float | None, str]:

@@ -1,14 +1,16 @@
 """Which files of an output folder `wsss label` wrote itself: it replaces and deletes those, and no others.
 
-A record beside them, `label-files.json`, names each with the digest of what was written. Files are claimed
-right before they are written, so that a call that was interrupted while it wrote goes on.
+A record beside them, `label-files.json`, names each with the digest of what was written. The digest of what
+is about to be written joins it first: a call that was interrupted in between goes on, and what somebody
+changed since is still seen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +29,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     images: str
-    files: dict[str, str | None]  # digest by path below the folder; none: it is being written
+    files: dict[str, list[str]]  # by path below the folder: digest of what it holds, or may hold by now
 
 
 class OwnFiles:
@@ -43,7 +45,8 @@ class OwnFiles:
 
     def __init__(self, folder: Path, images: Path) -> None:
         self._folder, self._images = folder, str(images.resolve())
-        self._files: dict[str, str | None] = {}
+        self._files: dict[str, list[str]] = {}
+        self._intended: dict[str, str | None] = {}
         path = folder / RECORD
         if not os.path.lexists(path):
             return
@@ -82,9 +85,9 @@ class OwnFiles:
             for path in there
             if path.is_symlink() or not path.is_file() or self._name(path) not in self._files
         ]
-        known = [path for path in there if path not in set(others) and self._files[self._name(path)]]
+        known = [path for path in there if path not in set(others)]
         for path, digest in zip(known, file_digests(known), strict=True):
-            if digest != self._files[self._name(path)]:
+            if digest not in self._files[self._name(path)]:
                 others.append(path)
         if others:
             more = f", nor were {len(others) - 1:,} others" if len(others) > 1 else ""
@@ -93,31 +96,50 @@ class OwnFiles:
                 "Move what is yours elsewhere, or name another output folder."
             )
 
-    def claim(self, paths: Iterable[Path]) -> None:
-        """Note that these files are about to be written.
+    def claim(self, intended: Mapping[Path, str | None]) -> None:
+        """Note what is about to be written and deleted.
+
+        Args:
+            intended: SHA-256 of what each file shall hold; None: it shall be gone.
 
         Raises:
             DataError: as `check`.
         """
-        paths = tuple(paths)
-        self.check(paths)
-        self._files |= dict.fromkeys(map(self._name, paths))
+        self.check(intended)
+        for path, digest in intended.items():
+            name = self._name(path)
+            self._intended[name] = digest
+            held = [*self._files.get(name, ()), *([digest] if digest else ())]
+            self._files[name] = list(dict.fromkeys(held))
         self._write()
 
-    def settle(self, paths: Iterable[Path]) -> None:
-        """Note what these files hold, now that they are written; those that are gone are forgotten."""
-        paths = tuple(dict.fromkeys(paths))
-        there = [path for path in paths if path.is_file()]
-        for path in paths:
-            self._files.pop(self._name(path), None)
-        self._files |= dict(zip(map(self._name, there), file_digests(there), strict=True))
+    def settle(self) -> None:
+        """Note that all that was claimed is done."""
+        for name, digest in self._intended.items():
+            if digest is None:
+                self._files.pop(name, None)
+            else:
+                self._files[name] = [digest]
+        self._intended.clear()
         self._write()
 
     def write(self, path: Path, data: bytes) -> None:
         """Write one file."""
-        self.claim([path])
+        self.claim({path: hashlib.sha256(data).hexdigest()})
         write_atomically(path, data)
-        self.settle([path])
+        self.settle()
+
+    def place(self, sources: Mapping[Path, Path]) -> None:
+        """Move finished files to where they belong.
+
+        Args:
+            sources: by place; on the same disk.
+        """
+        self.claim(dict(zip(sources, file_digests(list(sources.values())), strict=True)))
+        for path, source in sources.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(path)
+        self.settle()
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()

@@ -189,9 +189,10 @@ def check_submission(archive: Path, sizes: Sizes | None = None) -> Submission:
             while stream.read(_PIECE):  # up to the checksum, which comes last
                 pass
     except _TooMuchError as error:
+        first = f", and {problems[0]}" if problems else ""
         raise DataError(
-            f"Archive {archive} must hold masks of VOC's {TEST_IMAGES:,} test images and no more: {error}. "
-            "Write it again with `wsss submission`."
+            f"Archive {archive} must hold masks of VOC's {TEST_IMAGES:,} test images and no more: {error}"
+            f"{first}. Write it again with `wsss submission`."
         ) from error
     except Exception as error:  # decoders raise almost anything on damaged files
         raise DataError(
@@ -262,7 +263,9 @@ def _member_problem(
     if member.isdir():
         parts = [f"{_FOLDER.format(c)}/" for c in (OWN_DATA, EXTERNAL_DATA)]
         is_above = name in ("", ".") or any(part.startswith(f"{name.rstrip('/')}/") for part in parts)
-        return None if is_above else f"folder {name!r} has no place there"
+        # the development kit has folders for VOC's other competitions, empty ones do no harm
+        is_kit = name.startswith("results/VOC2012/") and ".." not in name.split("/")
+        return None if is_above or is_kit else f"folder {name!r} has no place there"
     place = _PLACE.fullmatch(name)
     if place is None or not member.isreg() or member.issparse():
         return f"entry {name!r} is no mask in {_FOLDER.format('comp5')}"
