@@ -51,3 +51,8 @@ def test_each_export_looks_at_its_target_before_it_reads_anything(tmp_path: Path
         export_onnx(small_model(), target)
     assert not list(target.iterdir())
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_name_that_no_disk_takes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^No file can be called a+… \(.*\)\. Shorten it\."):
+        check_target_file(tmp_path / ("a" * 999 + ".json"), "masks.json")

@@ -18,7 +18,7 @@ from builder import AUTOMATIC, CAM, CLIMS
 from html_check import Page
 from test_embedded_maps import decoded, slow_mask
 
-from wsss.report.images import class_colour
+from wsss.report.class_colours import class_colour
 from wsss.report.page import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -9,8 +9,8 @@ import torch
 from html_check import Page
 from PIL import Image
 
+from wsss.report.class_colours import class_colour
 from wsss.report.embedded_maps import LONGEST, EmbeddedMaps
-from wsss.report.images import class_colour
 from wsss.types import ActivationMaps
 
 

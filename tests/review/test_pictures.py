@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wsss.report.images import class_colour
+from wsss.report.class_colours import class_colour
 from wsss.review.pictures import GROUND, flat, overlay, page_size, photograph
 
 

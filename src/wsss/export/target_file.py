@@ -16,10 +16,15 @@ def check_target_file(path: Path, example: str) -> None:
         example: a file name for the message, such as `masks.json`.
 
     Raises:
-        DataError: it is a folder, lies below a file, or this user may not write there.
+        DataError: it is a folder, lies below a file, has a name that is too long, or this user may not write
+            there.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:  # a name that no disk takes
+        raise DataError(f"No file can be called {path.name[:60]}… ({error.strerror}). Shorten it.") from error
+    if is_folder:
         raise DataError(f"Expected a file to write; {path} is a folder. Name a file, as in {path / example}.")
     whole = path.absolute()
     above = next(place for place in whole.parents if place.exists())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from wsss.report.class_colours import class_colour
 from wsss.report.figures import bar, difference_class, legend, signed, swatch
-from wsss.report.images import class_colour
 from wsss.report.markup import Html, details, element, table, together
 from wsss.report.passports import stage_title
 from wsss.report.runs import OWN, RecipeRuns, Reported

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wsss.report.images import class_colour, mask_layer
+from wsss.report.class_colours import class_colour
+from wsss.report.images import mask_layer
 from wsss.report.markup import Html, element
 from wsss.types import ActivationMaps
 

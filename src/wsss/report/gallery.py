@@ -15,8 +15,9 @@ import numpy as np
 
 from wsss.data.dataset import Dataset
 from wsss.errors import WsssError
+from wsss.report.class_colours import class_colour
 from wsss.report.image_texts import ImageTexts, entry_texts, text_blocks
-from wsss.report.images import class_colour, mask_picture, thumbnail
+from wsss.report.images import mask_picture, thumbnail
 from wsss.report.markup import Html, element, together
 from wsss.report.per_image import image_scores
 from wsss.report.runs import RecipeRuns, Reported

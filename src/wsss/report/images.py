@@ -16,24 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wsss.report.class_colours import class_colour
 from wsss.types import BACKGROUND, IGNORE
 
 Picture = npt.NDArray[np.uint8]
 """RGB, 0-255; (H, W, 3)."""
-
-COLOURS: Final = (
-    "#d1495b",
-    "#2a7fba",
-    "#e0a030",
-    "#3f9c5a",
-    "#8257b5",
-    "#12a3a0",
-    "#e0703c",
-    "#c45a9c",
-    "#7d8f2f",
-    "#54678f",
-)
-"""Colours of the first classes; later ones are spread over the colour wheel."""
 
 UNSURE: Final = (255, 255, 255)  # pixels of value 255
 SMALL_SIDE: Final = 150  # smaller pictures are doubled, so that edges stay sharp on dense screens
@@ -41,20 +28,6 @@ LARGE_SIDE: Final = 320  # larger pictures are reduced to this; they are shown e
 MAP_STRENGTH: Final = 0.92  # share of the class's colour where a score is 1
 MASK_STRENGTH: Final = 0.72
 POINT_REACH: Final = 2  # of a marked point to each side, in shown pixels
-
-
-def class_colour(class_id: int) -> str:
-    """Colour of a foreground class, `#rrggbb`.
-
-    Args:
-        class_id: 1…K.
-    """
-    index = class_id - 1
-    if index < len(COLOURS):
-        return COLOURS[index]
-    hue = (index * 0.618034) % 1.0  # the golden ratio keeps neighbours apart
-    red, green, blue = colorsys.hls_to_rgb(hue, 0.42 + 0.12 * (index % 3), 0.55)
-    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def thumbnail(image: Picture) -> Picture:

@@ -14,9 +14,10 @@ import numpy as np
 from wsss.data.dataset import Dataset
 from wsss.engine.papers import Exhibit
 from wsss.errors import WsssError
+from wsss.report.class_colours import class_colour
 from wsss.report.class_tables import class_key
 from wsss.report.figures import Line, Mark, Plot, bar, legend, plot, signed, swatch
-from wsss.report.images import class_colour, mask_picture, pointed_picture, thumbnail
+from wsss.report.images import mask_picture, pointed_picture, thumbnail
 from wsss.report.markup import Html, element, table, together
 from wsss.report.paper_tables import OFF, class_numbers, curves, paper_table
 from wsss.report.result_rows import Results

@@ -13,7 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from wsss.report.images import Picture, class_colour, data_uri
+from wsss.report.class_colours import class_colour
+from wsss.report.images import Picture, data_uri
 from wsss.report.markup import Html, element, together
 from wsss.review.inputs import ReviewedRun
 from wsss.review.pictures import flat, overlay, photograph

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wsss.report.images import UNSURE, Picture, class_colour, class_edges
+from wsss.report.class_colours import class_colour
+from wsss.report.images import UNSURE, Picture, class_edges
 from wsss.review.signals import Mask
 from wsss.types import BACKGROUND, IGNORE
 
