@@ -11,6 +11,7 @@ from PIL import Image
 
 from wsss.errors import DataError, ShapeError
 from wsss.training.checkpoint import atomic_path
+from wsss.types import IGNORE
 
 _HEADER_BYTES: Final = 26  # signature, then length, name, width and height; last, bit depth and colour type
 _GREY: Final = 0  # colour type of the PNG specification
@@ -83,6 +84,23 @@ def _unscaled(values: np.ndarray, depth: int, colour_type: int) -> np.ndarray:
     if colour_type == _GREY and depth < 8:
         values //= np.uint8(255 // (2**depth - 1))
     return values
+
+
+def check_labels(mask: np.ndarray, class_count: int, name: str, mend: str) -> None:
+    """Make sure that a mask holds classes and ignored pixels, and nothing else.
+
+    Args:
+        mask: (H, W), uint8.
+        class_count: classes with the background.
+        name: what the mask is called in the message.
+        mend: what to do, a sentence.
+
+    Raises:
+        DataError: a value is no class.
+    """
+    highest = int(mask[mask != IGNORE].max(initial=0))
+    if highest >= class_count:
+        raise DataError(f"{name} must hold 0-{class_count - 1} and {IGNORE}; got {highest}. {mend}")
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

@@ -20,13 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from wsss.checks import nearest
 from wsss.data.dataset import Dataset, WithoutMasks, tagged_ids
 from wsss.data.digests import file_digests
-from wsss.data.masks_png import read_mask, write_mask
+from wsss.data.masks_png import check_labels, read_mask, write_mask
 from wsss.engine.given_masks import GivenMasks, open_given_masks
 from wsss.engine.stages import Stage, Workspace, stage_record
 from wsss.errors import DataError, RecipeError, StageError
 from wsss.training.checkpoint import write_atomically
 from wsss.training.journal import Progress
-from wsss.types import IGNORE
 
 if TYPE_CHECKING:
     from wsss.engine.recipe import Recipe
@@ -199,12 +198,9 @@ def check_given_masks(given: GivenMasks, dataset: Dataset, split: str) -> dict[s
                 f"The corrected mask {name} in {given.place} must be {size[0]} x {size[1]} (height x width) "
                 f"like its image; got {mask.shape[0]} x {mask.shape[1]}. Save it at the image's own size."
             )
-        highest = int(mask[mask != IGNORE].max(initial=0))
-        if highest >= len(dataset.class_names):
-            raise DataError(
-                f"The corrected mask {name} in {given.place} must hold 0-{len(dataset.class_names) - 1} and "
-                f"{IGNORE}; got {highest}. Use the numbers of the classes: {_classes(dataset.class_names)}."
-            )
+        numbers = f"Use the numbers of the classes: {_classes(dataset.class_names)}."
+        known = len(dataset.class_names)
+        check_labels(mask, known, f"The corrected mask {name} in {given.place}", numbers)
     return names
 
 

@@ -129,7 +129,7 @@ def choose_score(
     return {"value": document["value"]}
 
 
-def chosen_score(workspace: Workspace, choose: Stage) -> dict[str, Any]:
+def _chosen_document(workspace: Workspace, choose: Stage) -> dict[str, Any]:
     """What `choose_score` found: value (None where none is needed), source and details."""
     found: dict[str, Any] = json.loads((workspace.folder(choose) / CHOSEN).read_text(encoding="utf-8"))
     return found
@@ -148,7 +148,7 @@ def write_masks(
     elif choose is None:
         chosen = {"value": config.background_score, "source": "fixed", "details": {}}
     else:
-        chosen = chosen_score(workspace, choose)
+        chosen = _chosen_document(workspace, choose)
     _write_chosen(folder, chosen)
     write_pseudo_masks(
         map_store(workspace, maps),

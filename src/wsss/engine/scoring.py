@@ -14,7 +14,8 @@ import numpy as np
 from wsss.activation.scoring import score_maps, score_masks
 from wsss.activation.word_scoring import score_words
 from wsss.data.dataset import Dataset, tagged_ids
-from wsss.engine.map_work import chosen_score, map_store
+from wsss.engine.chosen_score import chosen_score
+from wsss.engine.map_work import map_store
 from wsss.engine.recipe import Recipe
 from wsss.engine.stages import Stage, Workspace, stage_record
 from wsss.errors import DataError
@@ -70,7 +71,7 @@ def score(
             dataset,
             ids,
             fixed=recipe.evaluation.fixed_background_score,
-            automatic=chosen_score(workspace, choose)["value"],
+            automatic=chosen_score(workspace.folder(choose)),
             per_image=per_image,
             progress=progress,
         )

@@ -16,7 +16,7 @@ from wsss.checks import nearest
 from wsss.data.classes import BACKGROUND_NAME, read_classes
 from wsss.data.image_folder import ImageFolder
 from wsss.data.images import MAX_PIXELS
-from wsss.data.masks_png import read_mask, voc_palette
+from wsss.data.masks_png import check_labels, read_mask, voc_palette
 from wsss.engine.label import MASKS, SUMMARY
 from wsss.engine.run import read_run
 from wsss.errors import DataError
@@ -60,12 +60,8 @@ class MaskSource:
             DataError: it can't be read, or holds a value that is no class.
         """
         mask = read_mask(self.folder / name)
-        highest = int(mask[mask != IGNORE].max(initial=0))
-        if highest >= len(self.class_names):
-            raise DataError(
-                f"Mask {self.folder / name} must hold 0-{len(self.class_names) - 1} and {IGNORE}; got "
-                f"{highest}. Give the list of classes that it was made with."
-            )
+        mend = "Give the list of classes that it was made with."
+        check_labels(mask, len(self.class_names), f"Mask {self.folder / name}", mend)
         return mask
 
     def size(self, name: str) -> tuple[int, int]:

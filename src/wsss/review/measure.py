@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from wsss.data.masks_png import check_labels
 from wsss.errors import DataError
 from wsss.review.inputs import ReviewedRun, per_scale
 from wsss.review.ranking import Signals
@@ -24,7 +25,6 @@ from wsss.review.signals import (
     unusual_sizes,
 )
 from wsss.training.journal import Journal, Progress, read_journal
-from wsss.types import IGNORE
 
 VERSION: Final = 1  # raised where signals are measured in another way
 
@@ -155,12 +155,7 @@ def checked_mask(run: ReviewedRun, image_id: str, size: tuple[int, int]) -> Mask
             f"The pseudo mask of {image_id} in {run.folder} is {mask.shape[0]} x {mask.shape[1]} (height x "
             f"width), its image {size[0]} x {size[1]}. {mend}"
         )
-    highest = int(mask[mask != IGNORE].max(initial=0))
-    if highest >= len(run.class_names):
-        raise DataError(
-            f"The pseudo mask of {image_id} in {run.folder} must hold 0-{len(run.class_names) - 1} and "
-            f"{IGNORE}; got {highest}. {mend}"
-        )
+    check_labels(mask, len(run.class_names), f"The pseudo mask of {image_id} in {run.folder}", mend)
     return mask
 
 
